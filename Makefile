@@ -1,0 +1,65 @@
+# Each target in one line of help: `make help`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PYTHONPATH := .
+
+.PHONY: help demo up down test lint format unit cluster tools lock image chart kind-up kind-down clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+demo: $(STAMP) ## the main job on a real control plane and a real step-ca, in under two minutes
+	@$(BIN)/python -m tests.testbed.session demo
+
+up: $(STAMP) ## the same, left running for exploring
+	@$(BIN)/python -m tests.testbed.session up
+
+down: $(STAMP) ## end what `make up` left running
+	@$(BIN)/python -m tests.testbed.session down
+
+test: lint unit cluster ## lint, unit tests, and tests on a real cluster
+
+lint: $(STAMP) ## ruff, mypy strict, import rules, chart
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+format: $(STAMP) ## what ruff can mend by itself
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+unit: $(STAMP) ## tests of the pure core, in seconds
+	@$(BIN)/pytest tests/unit -q
+
+cluster: $(STAMP) tools ## tests on a real API server and a real step-ca
+	@$(BIN)/pytest tests --ignore=tests/unit
+
+tools: prerequisites ## build the testbed's programs into the cache (about ten minutes, once)
+	@$(PYTHON) tests/testbed/tools.py
+
+lock: ## resolve the dependencies anew
+	@$(BIN)/uv lock -q && $(BIN)/uv export -q --frozen --no-dev --no-emit-project --format requirements-txt -o requirements.lock
+
+kind-up: ## the demo's story on kind, for those who have Docker
+	@hack/kind-up.sh
+
+kind-down: ## remove the kind cluster
+	@hack/kind-down.sh
+
+clean: ## remove the virtual environment and caches of the checkout
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: prerequisites
+prerequisites:
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: https://www.python.org/downloads"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, found $$($(PYTHON) -V)"; exit 1; }
+
+$(STAMP): uv.lock pyproject.toml | prerequisites
+	@echo "installing the locked dependencies into $(VENV) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check uv==0.13.9
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync -q --frozen --group dev --inexact
+	@touch $@
