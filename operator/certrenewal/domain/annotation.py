@@ -1,0 +1,29 @@
+"""Which annotations does a user write: the keys of contract §2, and nowhere else."""
+
+PREFIX = "certrenewal.dev/"
+
+RENEW = PREFIX + "renew"
+AUTHORITY = PREFIX + "authority"
+NAMES = PREFIX + "names"
+DURATION = PREFIX + "duration"
+RENEW_BEFORE = PREFIX + "renew-before"
+KEY = PREFIX + "key"
+KEY_ROTATION = PREFIX + "key-rotation"
+DATA_KEYS = PREFIX + "data-keys"
+RESTART = PREFIX + "restart"
+RENEW_NOW = PREFIX + "renew-now"
+
+# Read by later releases: refused rather than ignored, so that nobody waits for a file that never comes.
+FORMATS = PREFIX + "formats"
+PKCS12_PASSWORD_SECRET = PREFIX + "pkcs12-password-secret"
+REVOKE = PREFIX + "revoke"
+PING_URL = PREFIX + "ping-url"
+TOKEN = PREFIX + "token"
+
+ON_SECRETS = frozenset(
+    {RENEW, AUTHORITY, NAMES, DURATION, RENEW_BEFORE, KEY, KEY_ROTATION, DATA_KEYS, RESTART, RENEW_NOW}
+)
+UNSUPPORTED = frozenset({FORMATS, PKCS12_PASSWORD_SECRET, REVOKE, PING_URL, TOKEN})
+
+# On pod templates the operator marks the certificate that the workload runs; the name part is the Secret's name.
+MARK_PREFIX = "certificate.certrenewal.dev/"

@@ -1,0 +1,229 @@
+"""What does a certificate say: does the key fit, does the chain hold, can it renew itself?"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
+from cryptography.utils import CryptographyDeprecationWarning
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from certrenewal.domain.keys import KeyAlgorithm
+from certrenewal.domain.names import Kind, Name
+
+_E = TypeVar("_E", bound=x509.ExtensionType)
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+
+# step-ca verifies a renew token's chain one minute before its leaf ends: a shorter life never verifies.
+SHORTEST_TOKEN_RENEWAL = timedelta(minutes=1)
+
+
+class Malformed(ValueError):
+    """PEM that cannot be read as what it should be. The message never repeats the data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """The facts of one end-entity certificate."""
+
+    serial: str  # decimal, as step-ca speaks of it
+    fingerprint: str  # SHA-256 of the DER, hexadecimal, as `step certificate fingerprint` prints it
+    not_before: datetime
+    not_after: datetime
+    issuer: str
+    subject: str  # the common name, "" where there is none
+    names: tuple[Name, ...]
+    algorithm: KeyAlgorithm | None
+    public_key: bytes  # SubjectPublicKeyInfo, DER
+    client_auth: bool
+    signs: bool
+
+    @property
+    def lifetime(self) -> timedelta:
+        """The whole life, backdating included."""
+        return self.not_after - self.not_before
+
+    @property
+    def can_renew_by_token(self) -> bool:
+        """Whether step-ca takes a renew token signed by this leaf's key (reference: POST /renew, bearer)."""
+        return self.client_auth and self.signs and self.lifetime >= SHORTEST_TOKEN_RENEWAL
+
+    @property
+    def can_renew_by_mtls(self) -> bool:
+        """Whether step-ca takes this leaf as a TLS client certificate."""
+        return self.client_auth
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A leaf, the intermediates that follow it, and the PEM as it was read."""
+
+    leaf: Leaf
+    certificates: tuple[x509.Certificate, ...]
+    pem: bytes
+
+    def holds(self, roots: Iterable[x509.Certificate]) -> bool:
+        """Whether each certificate is signed by the next and the last one by a root. Says nothing about time."""
+        for subject, issuer in zip(self.certificates, self.certificates[1:], strict=False):
+            if not _is_issued_by(subject, issuer):
+                return False
+        last = self.certificates[-1]
+        return any(last == root or _is_issued_by(last, root) for root in roots)
+
+
+def parse_chain(pem: bytes) -> Chain:
+    """Read a PEM chain, leaf first; Malformed where it is none."""
+    try:
+        with _without_complaints():
+            certificates = tuple(load_certificates(pem))
+            return Chain(_leaf(certificates[0]), certificates, pem)
+    except Malformed:
+        raise
+    except Exception as failure:  # noqa: BLE001 - the parser raises a dozen types on hostile extensions
+        raise Malformed(f"no readable certificate chain ({type(failure).__name__})") from None
+
+
+def load_certificates(pem: bytes) -> list[x509.Certificate]:
+    """Read one or more PEM certificates; Malformed where there is none."""
+    with _without_complaints():
+        try:
+            return x509.load_pem_x509_certificates(pem)
+        except ValueError:
+            raise Malformed("no readable PEM certificate") from None
+
+
+@contextmanager
+def _without_complaints() -> Iterator[None]:
+    """Names and serials that cryptography merely dislikes, a long common name say, are the issuer's business."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def load_key(pem: bytes) -> PrivateKey:
+    """Read an unencrypted PEM private key; Malformed where it is none or of a kind that is not supported."""
+    try:
+        key: PrivateKeyTypes = serialization.load_pem_private_key(pem, password=None)
+    except Exception:  # noqa: BLE001 - and never chained: a parser's message could repeat its input
+        raise Malformed("no readable unencrypted PEM private key") from None
+    if isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
+        return key
+    raise Malformed(f"a private key of kind {type(key).__name__} is not supported")
+
+
+def dump_key(key: PrivateKey) -> bytes:
+    """Write a private key as unencrypted PKCS#8 PEM."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def public_der(key: PublicKeyTypes) -> bytes:
+    """A public key as DER SubjectPublicKeyInfo, which two equal keys share."""
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def key_fits(key: PrivateKey, leaf: Leaf) -> bool:
+    """Whether the private key is the one that the leaf certifies."""
+    return public_der(key.public_key()) == leaf.public_key
+
+
+def algorithm_of(key: PublicKeyTypes) -> KeyAlgorithm | None:
+    """The kind of a key, None for one that a user cannot ask for."""
+    match key:
+        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1()):
+            return KeyAlgorithm.EC_P256
+        case ec.EllipticCurvePublicKey(curve=ec.SECP384R1()):
+            return KeyAlgorithm.EC_P384
+        case ed25519.Ed25519PublicKey():
+            return KeyAlgorithm.ED25519
+        case rsa.RSAPublicKey(key_size=size):
+            return {
+                2048: KeyAlgorithm.RSA_2048,
+                3072: KeyAlgorithm.RSA_3072,
+                4096: KeyAlgorithm.RSA_4096,
+            }.get(size)
+    return None
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    """SHA-256 of the DER, in lower-case hexadecimal."""
+    return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def dump_certificates(certificates: Iterable[x509.Certificate]) -> bytes:
+    """Write certificates as one PEM bundle."""
+    return b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates)
+
+
+def common_name(name: x509.Name) -> str:
+    """The first common name, or "" where there is none."""
+    found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found[0].value) if found else ""
+
+
+def _leaf(certificate: x509.Certificate) -> Leaf:
+    usage = _extension(certificate, x509.KeyUsage)
+    purposes = _extension(certificate, x509.ExtendedKeyUsage)
+    return Leaf(
+        serial=str(certificate.serial_number),
+        fingerprint=fingerprint(certificate),
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+        issuer=certificate.issuer.rfc4514_string(),
+        subject=common_name(certificate.subject),
+        names=_names(certificate),
+        algorithm=algorithm_of(certificate.public_key()),
+        public_key=public_der(certificate.public_key()),
+        client_auth=purposes is None or ExtendedKeyUsageOID.CLIENT_AUTH in purposes,
+        signs=usage is not None and usage.digital_signature,
+    )
+
+
+def _extension(certificate: x509.Certificate, kind: type[_E]) -> _E | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _names(certificate: x509.Certificate) -> tuple[Name, ...]:
+    found = _extension(certificate, x509.SubjectAlternativeName)
+    if found is None:
+        return ()
+    names: list[Name] = []
+    for general in found:
+        match general:
+            case x509.DNSName(value=value):
+                names.append(Name(Kind.DNS, value.lower()))
+            case x509.IPAddress(value=address):
+                names.append(Name(Kind.IP, str(address)))
+            case x509.RFC822Name(value=value):
+                local, _, domain = value.rpartition("@")
+                names.append(Name(Kind.EMAIL, f"{local}@{domain.lower()}"))
+            case x509.UniformResourceIdentifier(value=value):
+                names.append(Name(Kind.URI, value))
+    subject = common_name(certificate.subject)
+    return tuple(sorted(dict.fromkeys(names), key=lambda name: name.value != subject))
+
+
+def _is_issued_by(subject: x509.Certificate, issuer: x509.Certificate) -> bool:
+    constraints = _extension(issuer, x509.BasicConstraints)
+    if constraints is None or not constraints.ca:
+        return False
+    try:
+        subject.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True

@@ -1,0 +1,343 @@
+"""What is the next step for one certificate, and why: an ordered table of small checks.
+
+The first check that fires gives both the step and the reason that users read, so that status and action cannot
+disagree. Checks come in two tables: what the certificate *needs*, and what *stops* that need from being met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from certrenewal.domain import policy
+from certrenewal.domain.authority import AuthorityView
+from certrenewal.domain.certificate import Chain, Leaf, Malformed, PrivateKey, key_fits, load_key, parse_chain
+from certrenewal.domain.durations import format_duration
+from certrenewal.domain.keys import KeyAlgorithm, KeyRotation
+from certrenewal.domain.names import Name
+from certrenewal.domain.reasons import Reason
+from certrenewal.domain.spec import Spec
+from certrenewal.domain.timing import Plan, plan_renewal
+
+# step-ca backdates by a minute unless told otherwise, and issues in whole seconds.
+DURATION_TOLERANCE = timedelta(minutes=1, seconds=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What a Secret holds, read as far as it can be read. The key stays out of the repr."""
+
+    chain: Chain | None = None
+    key: PrivateKey | None = None
+    fault: str | None = None
+    roots: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Held(chain={self.chain and self.chain.leaf.serial!r}, fault={self.fault!r})"
+
+
+def read_held(crt: bytes, key: bytes, roots: bytes) -> Held:
+    """Read chain and key of a Secret; a fault says what cannot be read, and the rest is still there."""
+    chain: Chain | None = None
+    private: PrivateKey | None = None
+    faults: list[str] = []
+    try:
+        chain = parse_chain(crt) if crt else None
+    except Malformed as malformed:
+        faults.append(f"certificate: {malformed}")
+    try:
+        private = load_key(key) if key else None
+    except Malformed as malformed:
+        faults.append(f"private key: {malformed}")
+    return Held(chain=chain, key=private, fault="; ".join(faults) or None, roots=roots)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """All that a decision about one certificate rests on."""
+
+    namespace: str
+    uid: str
+    spec: Spec
+    held: Held
+    authority: AuthorityView
+    asker: policy.Asker
+    known_names: tuple[Name, ...] = ()
+    asked_duration: timedelta | None = None
+    immutable: bool = False
+    renew_requested: bool = False
+
+    @property
+    def leaf(self) -> Leaf | None:
+        """The certificate that the Secret holds."""
+        return self.held.chain.leaf if self.held.chain else None
+
+    @property
+    def names(self) -> tuple[Name, ...]:
+        """The names wanted: those asked for, else those of the certificate at hand, else those last seen."""
+        return self.spec.names or (self.leaf.names if self.leaf else ()) or self.known_names
+
+    @property
+    def key_algorithm(self) -> KeyAlgorithm:
+        """The kind of key wanted: the one asked for, else that of the key at hand."""
+        return self.spec.key_algorithm or (self.leaf.algorithm if self.leaf else None) or KeyAlgorithm.EC_P256
+
+    def plan(self, leaf: Leaf) -> Plan:
+        """When ``leaf`` is due."""
+        return plan_renewal(
+            leaf.not_before,
+            leaf.not_after,
+            renew_before=self.spec.renew_before,
+            uid=self.uid,
+            serial=leaf.serial,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A check that fired."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Nothing to do before ``due``."""
+
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Nothing can be done until somebody changes something."""
+
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """The roots beside a good certificate are written again, without the CA."""
+
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obtain:
+    """A certificate is asked of the CA: anew, or by renewing the one at hand."""
+
+    finding: Finding
+    anew: bool
+    duration: timedelta | None
+    max_duration: timedelta | None
+
+
+Step = Rest | Stop | Repair | Obtain
+
+
+def decide(observed: Observed, now: datetime) -> Step:
+    """The one next step."""
+    need = _first(_NEEDS, observed, now)
+    if need is None:
+        assert observed.leaf is not None  # a missing certificate is the first need
+        return Rest(observed.plan(observed.leaf).due)
+    if stop := _first(_STOPS, observed, now):
+        return Stop(stop)
+    if need.reason is Reason.ROOTS_CHANGED:
+        return Repair(need)
+    verdict = _verdict(observed)
+    if verdict.denial:
+        return Stop(Finding(Reason.NAME_DENIED, verdict.denial))
+    return Obtain(
+        finding=need,
+        anew=_must_sign(observed, need, verdict.max_duration),
+        duration=observed.spec.duration,
+        max_duration=verdict.max_duration,
+    )
+
+
+def is_good(observed: Observed, now: datetime) -> Finding | None:
+    """Why the Secret does not hold a valid certificate that fits the spec; None where it does."""
+    finding = _first(_FAULTS, observed, now)
+    return None if finding is None or finding.reason is Reason.ROOTS_CHANGED else finding
+
+
+_Check = Callable[[Observed, datetime], Finding | None]
+
+
+def _first(table: tuple[_Check, ...], observed: Observed, now: datetime) -> Finding | None:
+    return next((finding for check in table if (finding := check(observed, now))), None)
+
+
+def missing(observed: Observed, _: datetime) -> Finding | None:
+    """The Secret holds no certificate, or no key."""
+    held = observed.held
+    if held.fault is None and (held.chain is None or held.key is None):
+        what = "certificate" if held.chain is None else "private key"
+        return Finding(Reason.MISSING, f"Secret {observed.spec.secret_name} holds no {what}")
+    return None
+
+
+def malformed(observed: Observed, _: datetime) -> Finding | None:
+    """The Secret holds something that cannot be read."""
+    if observed.held.fault is not None:
+        return Finding(Reason.MALFORMED, f"Secret {observed.spec.secret_name}: {observed.held.fault}")
+    return None
+
+
+def key_mismatch(observed: Observed, _: datetime) -> Finding | None:
+    """The key belongs to another certificate."""
+    held = observed.held
+    if held.chain and held.key and not key_fits(held.key, held.chain.leaf):
+        return Finding(Reason.KEY_MISMATCH, f"the private key in Secret {observed.spec.secret_name} is another's")
+    return None
+
+
+def issuer_changed(observed: Observed, _: datetime) -> Finding | None:
+    """The chain does not lead to a root of the authority. Says nothing before the roots are known."""
+    chain, roots = observed.held.chain, observed.authority.roots
+    if chain and roots and not chain.holds(roots):
+        return Finding(
+            Reason.ISSUER_CHANGED,
+            f"the certificate was issued by {chain.leaf.issuer}, not by authority {observed.authority.name}",
+        )
+    return None
+
+
+def names_changed(observed: Observed, _: datetime) -> Finding | None:
+    """Other names are asked for than the certificate carries. Order and case do not count."""
+    leaf, wanted = observed.leaf, set(observed.spec.names)
+    if leaf and wanted and wanted != set(leaf.names):
+        return Finding(Reason.NAMES_CHANGED, f"the certificate carries {_listed(leaf.names)}")
+    return None
+
+
+def key_changed(observed: Observed, _: datetime) -> Finding | None:
+    """Another kind of key is asked for."""
+    leaf, wanted = observed.leaf, observed.spec.key_algorithm
+    if leaf and wanted and wanted is not leaf.algorithm:
+        return Finding(Reason.KEY_CHANGED, f"{wanted} is asked for, the key is {leaf.algorithm or 'of another kind'}")
+    return None
+
+
+def duration_changed(observed: Observed, _: datetime) -> Finding | None:
+    """Another duration is asked for than when the certificate was issued."""
+    leaf, wanted, asked = observed.leaf, observed.spec.duration, observed.asked_duration
+    if leaf is None or wanted is None or wanted == asked:
+        return None
+    if asked is None and abs(leaf.lifetime - wanted) <= DURATION_TOLERANCE:
+        return None
+    return Finding(
+        Reason.DURATION_CHANGED,
+        f"{format_duration(wanted)} is asked for, the certificate lives {format_duration(leaf.lifetime)}",
+    )
+
+
+def expired(observed: Observed, now: datetime) -> Finding | None:
+    """The certificate has ended."""
+    if observed.leaf and now >= observed.leaf.not_after:
+        return Finding(Reason.EXPIRED, f"the certificate expired at {observed.leaf.not_after.isoformat()}")
+    return None
+
+
+def renewal_requested(observed: Observed, _: datetime) -> Finding | None:
+    """The renew-now annotation has a new value."""
+    return Finding(Reason.RENEWAL_REQUESTED, "renew-now has a new value") if observed.renew_requested else None
+
+
+def renewal_due(observed: Observed, now: datetime) -> Finding | None:
+    """The planned time has come."""
+    if observed.leaf is None or now < (due := observed.plan(observed.leaf).due):
+        return None
+    return Finding(Reason.RENEWAL_DUE, f"due since {due.isoformat()}")
+
+
+def roots_changed(observed: Observed, _: datetime) -> Finding | None:
+    """The roots beside the certificate are not the authority's."""
+    if observed.authority.roots and observed.held.roots != observed.authority.bundle:
+        return Finding(Reason.ROOTS_CHANGED, f"{observed.spec.data_keys.ca} differs from the authority's roots")
+    return None
+
+
+_FAULTS: tuple[_Check, ...] = (
+    missing,
+    malformed,
+    key_mismatch,
+    issuer_changed,
+    names_changed,
+    key_changed,
+    duration_changed,
+    expired,
+)
+_NEEDS: tuple[_Check, ...] = (*_FAULTS, renewal_requested, renewal_due, roots_changed)
+
+
+def nameless(observed: Observed, _: datetime) -> Finding | None:
+    """Nothing says which names the certificate should carry."""
+    if observed.names:
+        return None
+    return Finding(
+        Reason.INVALID_SPEC,
+        f"spec.names (annotation certrenewal.dev/names) is empty and Secret {observed.spec.secret_name} holds no "
+        "certificate to take names from: name at least one DNS name, IP, e-mail or URI",
+    )
+
+
+def immutable(observed: Observed, _: datetime) -> Finding | None:
+    """The Secret cannot be written."""
+    if observed.immutable:
+        return Finding(
+            Reason.IMMUTABLE,
+            f"Secret {observed.spec.secret_name} has immutable: true: delete it and create it again without",
+        )
+    return None
+
+
+def authority_not_ready(observed: Observed, _: datetime) -> Finding | None:
+    """The authority is not known, not trusted yet, or has a fault of its own."""
+    authority = observed.authority
+    if authority.ready:
+        return None
+    return Finding(Reason(authority.reason), authority.message)
+
+
+def cannot_sign(observed: Observed, now: datetime) -> Finding | None:
+    """A new certificate is needed and the authority is renew-only."""
+    need = _first(_NEEDS, observed, now)
+    if need is None or observed.authority.can_sign or not _must_sign(observed, need, None):
+        return None
+    return Finding(
+        Reason.AUTHORITY_NOT_READY,
+        f"{need.message}: that takes a new certificate, and CertAuthority {observed.authority.name} has no "
+        "spec.provisioner, so it can only renew: name one, or put a valid certificate into the Secret",
+    )
+
+
+_STOPS: tuple[_Check, ...] = (immutable, nameless, authority_not_ready, cannot_sign)
+
+
+def _verdict(observed: Observed) -> policy.Verdict:
+    return policy.judge(
+        observed.names,
+        observed.spec.duration,
+        asker=observed.asker,
+        policy=observed.authority.policy,
+        authority=observed.authority.name,
+    )
+
+
+def _must_sign(observed: Observed, need: Finding, max_duration: timedelta | None) -> bool:
+    """Whether renewing the certificate at hand cannot give what is wanted."""
+    if need.reason not in (Reason.RENEWAL_DUE, Reason.RENEWAL_REQUESTED, Reason.EXPIRED, Reason.ROOTS_CHANGED):
+        return True
+    leaf = observed.leaf
+    if leaf is None or (need.reason is Reason.EXPIRED and not observed.authority.renew_after_expiry):
+        return True
+    if max_duration is not None and leaf.lifetime > max_duration + DURATION_TOLERANCE:
+        return True
+    return observed.spec.key_rotation is KeyRotation.ALWAYS and observed.authority.can_sign
+
+
+def _listed(names: tuple[Name, ...]) -> str:
+    return ", ".join(map(str, names)) or "no name"

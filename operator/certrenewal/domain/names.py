@@ -1,0 +1,106 @@
+"""Which names may a certificate carry, and which kind is each: DNS, IP, e-mail or URI.
+
+step-ca sorts a name into its kind by trying IP, URI, e-mail and DNS in this order, and checks no syntax at all
+(it signs ``a..b`` and ``*``), so syntax is judged here before anything is asked of it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
+_EMAIL_LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}")
+
+
+class InvalidName(ValueError):
+    """A text that is no certificate name; the message says why and what would be right."""
+
+
+class Kind(StrEnum):
+    """The four kinds of subject alternative name that step-ca issues (RFC 5280 §4.2.1.6)."""
+
+    DNS = "DNS"
+    IP = "IP"
+    EMAIL = "EMAIL"
+    URI = "URI"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Name:
+    """One name in its canonical form: DNS in lower case, IP as Python prints it."""
+
+    kind: Kind
+    value: str
+
+    def __str__(self) -> str:
+        return self.value
+
+
+def parse_name(text: str) -> Name:
+    """Read one name; InvalidName says what is wrong with it."""
+    if not text.isascii():
+        raise InvalidName(f"{text!r} is not ASCII: write international names in their xn-- form")
+    if not text or any(c.isspace() or not c.isprintable() for c in text):
+        raise InvalidName(f"{text!r} is empty or holds a blank")
+    if address := _ip(text):
+        return Name(Kind.IP, address)
+    if _SCHEME.match(text):
+        return Name(Kind.URI, _uri(text))
+    if "@" in text:
+        return Name(Kind.EMAIL, _email(text))
+    return Name(Kind.DNS, _dns(text))
+
+
+def parse_names(texts: Iterable[str]) -> tuple[Name, ...]:
+    """Read several names, each kept once, in their order: the first is the subject."""
+    return tuple(dict.fromkeys(parse_name(text) for text in texts))
+
+
+def _ip(text: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None
+
+
+def _uri(text: str) -> str:
+    scheme, _, rest = text.partition(":")
+    if scheme.lower() == "urn" and rest:
+        return text
+    if not rest.startswith("//") or len(rest) < 3:
+        raise InvalidName(f"{text!r} is no name: a DNS name has no port, and a URI reads scheme://…")
+    return text
+
+
+def _email(text: str) -> str:
+    local, _, domain = text.rpartition("@")
+    if not _EMAIL_LOCAL.fullmatch(local):
+        raise InvalidName(f"{text!r} is no e-mail address: it reads somebody@example.com")
+    if domain.startswith("*"):
+        raise InvalidName(f"{text!r} is no e-mail address: its domain holds a wildcard")
+    return f"{local}@{_dns(domain)}"
+
+
+def _dns(text: str) -> str:
+    name = text.lower()
+    host = name.removeprefix("*.")
+    labels = host.split(".")
+    if name.endswith("."):
+        raise InvalidName(f"{text!r} ends with a dot: leave it out")
+    if len(name) > 253:
+        raise InvalidName(f"{text[:40]!r}… has {len(name)} characters: a DNS name has at most 253")
+    if "*" in host:
+        raise InvalidName(f"{text!r} holds a wildcard inside: only a whole first label can be '*'")
+    for label in labels:
+        if len(label) > 63:
+            raise InvalidName(f"{text!r} has a label of {len(label)} characters: at most 63 are allowed")
+        if not _LABEL.fullmatch(label):
+            raise InvalidName(f"{text!r} has a label {label!r}: labels hold letters, digits and inner hyphens")
+    if labels[-1].isdigit():
+        raise InvalidName(f"{text!r} ends in a number but is no IP address")
+    return name

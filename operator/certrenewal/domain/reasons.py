@@ -1,0 +1,58 @@
+"""Which words say why something happened: one list for conditions, Events, the metric label and the docs."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """CamelCase words that users meet unchanged; docs/reasons.md explains each with its remedy."""
+
+    # What went well.
+    ISSUED = "Issued"
+    RENEWED = "Renewed"
+    ADOPTED = "Adopted"
+    REPAIRED = "Repaired"
+    RESTARTED = "Restarted"
+    ROLLED_OUT = "RolledOut"
+    NOTHING_TO_RESTART = "NothingToRestart"
+    READY = "Ready"
+
+    # Why a certificate is asked for.
+    MISSING = "Missing"
+    MALFORMED = "Malformed"
+    KEY_MISMATCH = "KeyMismatch"
+    KEY_CHANGED = "KeyChanged"
+    ISSUER_CHANGED = "IssuerChanged"
+    NAMES_CHANGED = "NamesChanged"
+    DURATION_CHANGED = "DurationChanged"
+    EXPIRED = "Expired"
+    RENEWAL_DUE = "RenewalDue"
+    RENEWAL_REQUESTED = "RenewalRequested"
+    ROOTS_CHANGED = "RootsChanged"
+
+    # Why nothing can be done until somebody changes something.
+    INVALID_SPEC = "InvalidSpec"
+    CONFLICT = "Conflict"
+    IMMUTABLE = "Immutable"
+    NAME_DENIED = "NameDenied"
+    AUTHORITY_NOT_FOUND = "AuthorityNotFound"
+    AUTHORITY_NOT_READY = "AuthorityNotReady"
+
+    # What went wrong in an attempt.
+    AUTHORITY_UNREACHABLE = "AuthorityUnreachable"
+    AUTHORITY_REFUSED = "AuthorityRefused"
+    BAD_CERTIFICATE = "BadCertificate"
+    SECRET_NOT_WRITTEN = "SecretNotWritten"
+    RENEW_BEFORE_IGNORED = "RenewBeforeIgnored"
+
+    # The state of a rollout.
+    RESTART_PENDING = "RestartPending"
+    RESTARTING = "Restarting"
+    RESTART_FAILED = "RestartFailed"
+
+    # Why a CertAuthority is not ready.
+    FINGERPRINT_MISMATCH = "FingerprintMismatch"
+    HOST_NOT_IN_CERTIFICATE = "HostNotInCertificate"
+    CERTIFICATE_NOT_TRUSTED = "CertificateNotTrusted"
+    PROVISIONER_NOT_FOUND = "ProvisionerNotFound"
+    PASSWORD_WRONG = "PasswordWrong"
+    PASSWORD_SECRET_MISSING = "PasswordSecretMissing"

@@ -1,0 +1,245 @@
+"""What does a user want of one certificate: annotations and CertRenewal.spec, read into one frozen value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from certrenewal.domain import annotation
+from certrenewal.domain.durations import parse_duration
+from certrenewal.domain.keys import KeyAlgorithm, KeyRotation
+from certrenewal.domain.names import Name, parse_names
+
+_T = TypeVar("_T")
+_DATA_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_WORKLOAD = re.compile(r"(Deployment|StatefulSet|DaemonSet)/([a-z0-9]([-a-z0-9.]*[a-z0-9])?)")
+
+
+class InvalidSpec(ValueError):
+    """A field that cannot be read: its name as the user wrote it, the value, and what would be right."""
+
+    def __init__(self, field: str, value: object, remedy: str) -> None:
+        super().__init__(f"{field}: {str(value)[:200]!r} cannot be read: {remedy}")
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Percent:
+    """A share of a certificate's lifetime, 1 to 99."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataKeys:
+    """Under which keys of the Secret chain, private key and roots lie."""
+
+    crt: str = "tls.crt"
+    key: str = "tls.key"
+    ca: str = "ca.crt"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WorkloadRef:
+    """A workload within a namespace, as ``Deployment/web``."""
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Who is restarted: every dependent (``Auto``), nobody (``Never``), or just those listed."""
+
+    mode: str = "Auto"
+    listed: frozenset[WorkloadRef] = frozenset()
+
+    def covers(self, workload: WorkloadRef) -> bool:
+        """Whether ``workload``, if it depends on the Secret, is to be restarted."""
+        return self.mode == "Auto" or workload in self.listed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """One CertRenewal.spec; ``names`` is empty where those of the present certificate are meant."""
+
+    secret_name: str
+    authority: str = "default"
+    names: tuple[Name, ...] = ()
+    duration: timedelta | None = None
+    renew_before: timedelta | Percent | None = None
+    key_algorithm: KeyAlgorithm | None = None
+    key_rotation: KeyRotation = KeyRotation.NEVER
+    data_keys: DataKeys = field(default_factory=DataKeys)
+    restart: Restart = field(default_factory=Restart)
+
+
+def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
+    """Read the spec of the CertRenewal ``name``; InvalidSpec names the first field that cannot be read."""
+    key = spec.get("key") or {}
+    return Spec(
+        secret_name=_read(spec, "spec.secretName", "secretName", name, _object_name),
+        authority=_read(spec, "spec.authority", "authority", "default", _object_name),
+        names=_read(spec, "spec.names", "names", (), _names),
+        duration=_read(spec, "spec.duration", "duration", None, parse_duration),
+        renew_before=_read(spec, "spec.renewBefore", "renewBefore", None, _renew_before),
+        key_algorithm=_read(key, "spec.key.algorithm", "algorithm", None, _word(KeyAlgorithm)),
+        key_rotation=_read(key, "spec.key.rotation", "rotation", KeyRotation.NEVER, _word(KeyRotation)),
+        data_keys=_read(spec, "spec.dataKeys", "dataKeys", DataKeys(), _data_keys),
+        restart=_read(spec, "spec.restart", "restart", Restart(), _restart),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the annotations of a Secret say: a CertRenewal.spec of all that could be read, and what could not."""
+
+    spec: dict[str, Any]
+    problem: InvalidSpec | None
+
+
+def is_opted_in(secret_annotations: Mapping[str, str]) -> bool:
+    """Whether a Secret asks to be kept fresh. Any value but "true" and "false" is a question, see read_wish."""
+    return secret_annotations.get(annotation.RENEW, "false") != "false"
+
+
+def read_wish(secret_name: str, secret_annotations: Mapping[str, str]) -> Wish:
+    """Turn the annotations of contract §2 into a CertRenewal.spec."""
+    spec: dict[str, Any] = {"secretName": secret_name}
+    problem: InvalidSpec | None = None
+    for key, (path, split) in _SHORT_FORMS.items():
+        if key not in secret_annotations:
+            continue
+        try:
+            value = split(secret_annotations[key])
+            trial = _with(spec, path, value)
+            parse_spec(secret_name, trial)
+        except ValueError as refusal:
+            problem = problem or _about(key, secret_annotations[key], refusal)
+        else:
+            spec = trial
+    return Wish(spec=spec, problem=_unknown(secret_annotations) or problem)
+
+
+def _unknown(secret_annotations: Mapping[str, str]) -> InvalidSpec | None:
+    for key, value in sorted(secret_annotations.items()):
+        if key == annotation.RENEW and value not in ("true", "false"):
+            return InvalidSpec(f"annotation {key}", value, 'write "true" or "false"')
+        if key in annotation.UNSUPPORTED:
+            return InvalidSpec(f"annotation {key}", value, "this version does not do that yet, remove the annotation")
+        if key.startswith(annotation.PREFIX) and key not in annotation.ON_SECRETS:
+            known = ", ".join(sorted(k.removeprefix(annotation.PREFIX) for k in annotation.ON_SECRETS))
+            return InvalidSpec(f"annotation {key}", value, f"there is no such annotation; there are {known}")
+    return None
+
+
+def _about(key: str, value: str, refusal: ValueError) -> InvalidSpec:
+    """The same refusal in the words of the annotation that the user wrote."""
+    text = str(refusal)
+    if isinstance(refusal, InvalidSpec):
+        text = text.split(" cannot be read: ", 1)[-1]
+    return InvalidSpec(f"annotation {key}", value, text)
+
+
+def _with(spec: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    head, *rest = path
+    return {**spec, head: _with(spec.get(head, {}), tuple(rest), value) if rest else value}
+
+
+def _comma_list(text: str) -> list[str]:
+    items = [item.strip() for item in text.split(",")]
+    if not all(items):
+        raise ValueError("write a list separated by single commas, without an empty part")
+    return items
+
+
+def _assignments(text: str) -> dict[str, str]:
+    pairs = [item.partition("=") for item in _comma_list(text)]
+    if not all(sign for _, sign, _ in pairs):
+        raise ValueError("write crt=NAME,key=NAME,ca=NAME (each may be left out)")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+_SHORT_FORMS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
+    annotation.AUTHORITY: (("authority",), str),
+    annotation.NAMES: (("names",), _comma_list),
+    annotation.DURATION: (("duration",), str),
+    annotation.RENEW_BEFORE: (("renewBefore",), str),
+    annotation.KEY: (("key", "algorithm"), str),
+    annotation.KEY_ROTATION: (("key", "rotation"), str),
+    annotation.DATA_KEYS: (("dataKeys",), _assignments),
+    annotation.RESTART: (("restart",), str),
+}
+
+
+def _read(spec: Mapping[str, Any], label: str, key: str, default: _T, parse: Callable[[Any], _T]) -> _T:
+    value = spec.get(key)
+    if value is None:
+        return default
+    try:
+        return parse(value)
+    except ValueError as refusal:
+        raise InvalidSpec(label, value, str(refusal)) from None
+
+
+def _object_name(value: str) -> str:
+    if not _OBJECT_NAME.fullmatch(value):
+        raise ValueError("write the name of a Kubernetes object: lower-case letters, digits, '-' and '.'")
+    return value
+
+
+def _names(values: list[str]) -> tuple[Name, ...]:
+    if not values:
+        raise ValueError("name at least one DNS name, IP, e-mail or URI")
+    return parse_names(values)
+
+
+def _renew_before(value: str) -> timedelta | Percent:
+    if value.endswith("%"):
+        number = value.removesuffix("%")
+        if not number.isdecimal() or not 1 <= int(number) <= 99:
+            raise ValueError("a share of the lifetime is a whole percentage from 1% to 99%")
+        return Percent(int(number))
+    return parse_duration(value)
+
+
+_Word = TypeVar("_Word", KeyAlgorithm, KeyRotation)
+
+
+def _word(words: type[_Word]) -> Callable[[Any], _Word]:
+    def parse(value: Any) -> _Word:
+        try:
+            return words(value)
+        except ValueError:
+            raise ValueError(f"write one of {', '.join(words)}") from None
+
+    return parse
+
+
+def _data_keys(value: Mapping[str, str]) -> DataKeys:
+    if unknown := set(value) - {"crt", "key", "ca"}:
+        raise ValueError(f"there is no {min(unknown)!r}: name crt, key or ca")
+    keys = DataKeys(**value)
+    chosen = (keys.crt, keys.key, keys.ca)
+    if not all(_DATA_KEY.fullmatch(name) for name in chosen):
+        raise ValueError("keys of a Secret hold letters, digits, '-', '_' and '.'")
+    if len(set(chosen)) < len(chosen):
+        raise ValueError("certificate, key and roots need three different keys")
+    return keys
+
+
+def _restart(value: str) -> Restart:
+    if value in ("Auto", "Never"):
+        return Restart(value)
+    matches = [_WORKLOAD.fullmatch(item) for item in _comma_list(value)]
+    listed = frozenset(WorkloadRef(match[1], match[2]) for match in matches if match)
+    if not all(matches):
+        raise ValueError("write Auto, Never, or a list such as Deployment/web,StatefulSet/db")
+    return Restart("Listed", listed)

@@ -1,0 +1,187 @@
+"""How does a CertRenewal tell what is, what comes next and what happened: changes to its status, each a pure step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from certrenewal.domain.certificate import Leaf
+from certrenewal.domain.durations import format_duration, parse_duration
+from certrenewal.domain.names import Name, parse_names
+from certrenewal.domain.reasons import Reason
+from certrenewal.domain.rollout import State
+from certrenewal.domain.routes import Route
+from certrenewal.domain.spec import WorkloadRef
+
+HISTORY = 10
+
+Status = Mapping[str, Any]
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC with whole seconds, as Kubernetes writes times."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment_of(text: str | None) -> datetime | None:
+    """Read back what `timestamp` wrote; None where it is absent or unreadable."""
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One condition, before it is merged into a status."""
+
+    type: str
+    status: str  # True, False, Unknown
+    reason: Reason
+    message: str
+
+
+def with_condition(status: Status, condition: Condition, *, generation: int, now: datetime) -> Status:
+    """The status with one condition replaced; its transition time moves only with its status."""
+    others = [c for c in status.get("conditions") or () if c["type"] != condition.type]
+    before = condition_of(status, condition.type)
+    moved = before.get("status") != condition.status
+    entry = {
+        "type": condition.type,
+        "status": condition.status,
+        "reason": condition.reason.value,
+        "message": condition.message,
+        "lastTransitionTime": timestamp(now) if moved else before["lastTransitionTime"],
+        "observedGeneration": generation,
+    }
+    conditions = sorted([*others, entry], key=lambda c: str(c["type"]))
+    return {**status, "conditions": conditions, "observedGeneration": generation}
+
+
+def condition_of(status: Status, kind: str) -> Mapping[str, Any]:
+    """The condition of that type, empty where there is none."""
+    return next((c for c in status.get("conditions") or () if c["type"] == kind), {})
+
+
+def with_certificate(status: Status, leaf: Leaf, *, due: datetime, duration: timedelta | None) -> Status:
+    """The status with the certificate at hand and the time of its renewal."""
+    certificate = {
+        "serial": leaf.serial,
+        "fingerprint": leaf.fingerprint,
+        "notBefore": timestamp(leaf.not_before),
+        "notAfter": timestamp(leaf.not_after),
+        "issuer": leaf.issuer,
+        "names": [str(name) for name in leaf.names],
+        **({"duration": format_duration(duration)} if duration else {}),
+    }
+    return {**status, "certificate": certificate, "renewalTime": timestamp(due)}
+
+
+def with_renewal(status: Status, leaf: Leaf, *, route: Route, reason: Reason, now: datetime) -> Status:
+    """The status with one more certificate obtained, in `lastRenewal` and in the history of the last ten."""
+    entry = {
+        "time": timestamp(now),
+        "serial": leaf.serial,
+        "fingerprint": leaf.fingerprint,
+        "route": route.value,
+        "reason": reason.value,
+        "notAfter": timestamp(leaf.not_after),
+    }
+    last = {"time": timestamp(now), "route": route.value, "reason": reason.value}
+    return {**status, "lastRenewal": last, "history": [entry, *(status.get("history") or ())][:HISTORY]}
+
+
+def with_failure(status: Status, *, reason: Reason, message: str, now: datetime, attempt_at: datetime | None) -> Status:
+    """The status with one more failed attempt, counted since the first."""
+    before = status.get("failure") or {}
+    failure = {
+        "count": int(before.get("count", 0)) + 1,
+        "reason": reason.value,
+        "message": message,
+        "since": before.get("since") or timestamp(now),
+        **({"nextAttempt": timestamp(attempt_at)} if attempt_at else {}),
+    }
+    return {**status, "failure": failure}
+
+
+def without_failure(status: Status) -> Status:
+    """The status of one that does not fail."""
+    return {key: value for key, value in status.items() if key != "failure"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How one workload stands towards the certificate."""
+
+    ref: WorkloadRef
+    state: State
+    fingerprint: str
+    message: str = ""
+
+
+def with_workloads(status: Status, standings: Iterable[Standing]) -> Status:
+    """The status with the workloads that depend on the Secret, and the RESTARTS column."""
+    ordered = sorted(standings, key=lambda s: s.ref)
+    counted = [s for s in ordered if s.state is not State.SKIPPED]
+    healthy = sum(s.state is State.HEALTHY for s in counted)
+    entries = [
+        {
+            "kind": s.ref.kind,
+            "name": s.ref.name,
+            "state": s.state.value,
+            "fingerprint": s.fingerprint,
+            **({"message": s.message} if s.message else {}),
+        }
+        for s in ordered
+    ]
+    return {**status, "workloads": entries, "restarts": f"{healthy}/{len(counted)}"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What an earlier look wrote down and a later one builds on."""
+
+    fingerprint: str | None
+    names: tuple[Name, ...]
+    duration: timedelta | None
+    failures: int
+    renew_now: str
+    workloads: Mapping[WorkloadRef, str]
+
+
+def read_recorded(status: Status) -> Recorded:
+    """Read a status back; what cannot be read counts as absent."""
+    certificate = status.get("certificate") or {}
+    try:
+        names = parse_names(certificate.get("names") or ())
+        duration = parse_duration(certificate["duration"]) if "duration" in certificate else None
+    except ValueError:
+        names, duration = (), None
+    return Recorded(
+        fingerprint=certificate.get("fingerprint"),
+        names=names,
+        duration=duration,
+        failures=int((status.get("failure") or {}).get("count", 0)),
+        renew_now=status.get("renewNow", ""),
+        workloads={
+            WorkloadRef(entry["kind"], entry["name"]): entry.get("fingerprint", "")
+            for entry in status.get("workloads") or ()
+        },
+    )
+
+
+def difference(before: Status, after: Status) -> dict[str, Any]:
+    """The merge patch from one status to another, empty where nothing changed (RFC 7386)."""
+    patch: dict[str, Any] = {gone: None for gone in before if gone not in after}
+    for key, new in after.items():
+        old = before.get(key)
+        if old == new:
+            continue
+        # A merge patch keeps what it does not name: members that went away have to be named.
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            patch[key] = {**{gone: None for gone in old if gone not in new}, **new}
+        else:
+            patch[key] = new
+    return patch

@@ -1,0 +1,62 @@
+"""When is a certificate due, and when is a failed attempt tried again (contract §5)?
+
+step-ca's own client renews at two thirds of the life less a random twentieth. The same span is used here, but the
+point in it comes from a hash: it is spread over certificates, survives a restart and can be shown to users.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from certrenewal.domain.spec import Percent
+
+LONGEST_RETRY = timedelta(minutes=1)
+SHORTEST_RETRY = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """When to renew; ``ignored`` says why renewBefore was not used, where it was not."""
+
+    due: datetime
+    ignored: str | None = None
+
+
+def plan_renewal(
+    not_before: datetime, not_after: datetime, *, renew_before: timedelta | Percent | None, uid: str, serial: str
+) -> Plan:
+    """The moment of renewal, always before two thirds of the life unless the user asked for later."""
+    lifetime = not_after - not_before
+    u = spread(uid, serial)
+    default = not_before + lifetime * (2 / 3 - u / 20)
+    if renew_before is None:
+        return Plan(_whole(default))
+    before = lifetime * (renew_before.value / 100) if isinstance(renew_before, Percent) else renew_before
+    due = not_after - before - before * (u / 20)
+    if due <= not_before:
+        return Plan(_whole(default), f"renewBefore {before} does not fit a certificate that lives {lifetime}")
+    return Plan(_whole(due))
+
+
+def spread(uid: str, serial: str) -> float:
+    """A number in [0, 1) that is the same for the same object and certificate."""
+    digest = hashlib.sha256(f"{uid}/{serial}".encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def retry_delay(failures: int, remaining: timedelta, *, asked: timedelta | None = None) -> timedelta:
+    """How long to wait after the ``failures``-th failed attempt in a row.
+
+    Doubles from a second to a minute, and never takes more than a twentieth of the life that is left, so that
+    short certificates get their attempts too. ``asked`` is the CA's Retry-After, which only makes it later.
+    """
+    patient = min(SHORTEST_RETRY * float(2 ** min(failures - 1, 10)), LONGEST_RETRY)
+    delay = patient if remaining <= timedelta(0) else min(patient, max(remaining / 20, SHORTEST_RETRY))
+    return max(delay, asked) if asked is not None else delay
+
+
+def _whole(moment: datetime) -> datetime:
+    """To the second before, as status shows it: what users read and what happens are the same moment."""
+    return moment.replace(microsecond=0)
