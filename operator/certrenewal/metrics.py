@@ -1,0 +1,25 @@
+"""Which numbers does the operator tell?"""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+CERTIFICATE_EXPIRY = Gauge(
+    "certrenewal_certificate_expiry_timestamp_seconds", "When the certificate ends.", ["namespace", "name"]
+)
+CERTIFICATE_READY = Gauge(
+    "certrenewal_certificate_ready", "1 where the Secret holds a valid certificate that fits.", ["namespace", "name"]
+)
+RENEWALS = Counter("certrenewal_renewals_total", "Certificates written.", ["route", "reason"])
+FAILURES = Counter("certrenewal_failures_total", "Attempts that failed, and refusals.", ["reason"])
+AUTHORITY_READY = Gauge("certrenewal_authority_ready", "1 where the authority can be used.", ["authority"])
+LEADER = Gauge("certrenewal_leader", "1 on the replica that acts.")
+RESTARTS = Counter("certrenewal_restarts_total", "Workloads restarted.", ["kind"])
+RESTART_QUEUE = Gauge("certrenewal_restart_queue_length", "Workloads that wait for their restart.")
+SCHEDULE = Gauge("certrenewal_schedule_length", "Certificates with a next look.")
+LOOK_SECONDS = Histogram("certrenewal_look_seconds", "How long a look at one certificate takes.")
+API_REQUESTS = Counter("certrenewal_api_requests_total", "Requests to the API server.", ["method", "resource", "code"])
+CA_REQUEST_SECONDS = Histogram(
+    "certrenewal_ca_request_seconds",
+    "How long the CA takes to answer.",
+    ["route"],
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15),
+)

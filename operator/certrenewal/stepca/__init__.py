@@ -1,0 +1,1 @@
+"""The authority: the only room that speaks to step-ca."""

@@ -1,0 +1,210 @@
+"""The authority as the rest of the operator sees it: a certificate signed, renewed or rekeyed, and checked.
+
+Every answer is checked before anybody sees it: the key is ours, the names are those asked for, it is valid now, and
+it leads to a trusted root. Limits of the CertAuthority hold over all its calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiolimiter import AsyncLimiter
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from certrenewal import metrics
+from certrenewal.domain.authority import AuthoritySpec
+from certrenewal.domain.certificate import (
+    Chain,
+    Malformed,
+    PrivateKey,
+    dump_key,
+    fingerprint,
+    key_fits,
+    parse_chain,
+)
+from certrenewal.domain.durations import format_duration
+from certrenewal.domain.names import Name
+from certrenewal.domain.routes import Route
+from certrenewal.stepca import keys, tokens
+from certrenewal.stepca.errors import BadAnswer, Refused
+from certrenewal.stepca.provisioner import Provisioner, find
+from certrenewal.stepca.transport import Transport, client_context
+from certrenewal.stepca.trust import fetch_roots, pinned_roots
+
+# A certificate from a CA whose clock runs ahead is still used; step-ca backdates by a minute itself.
+CLOCK_TOLERANCE = timedelta(minutes=5)
+MTLS_CONCURRENCY = 4  # each handshake costs the loop some 4 ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """A checked certificate with its key, which stays out of the repr."""
+
+    chain: Chain
+    key: PrivateKey = field(repr=False)
+    route: Route
+
+
+class Authority:
+    """One step-ca, trusted and ready to sign. Made by `connect`."""
+
+    def __init__(
+        self,
+        spec: AuthoritySpec,
+        *,
+        roots: tuple[x509.Certificate, ...],
+        transport: Transport,
+        provisioner: Provisioner | None,
+    ) -> None:
+        self.spec = spec
+        self.roots = roots
+        self.provisioner = provisioner
+        self._transport = transport
+        self._slots = asyncio.Semaphore(spec.concurrency)
+        self._handshakes = asyncio.Semaphore(MTLS_CONCURRENCY)
+        self._rate = AsyncLimiter(spec.requests_per_second, 1)
+
+    async def close(self) -> None:
+        """End its connections."""
+        await self._transport.close()
+
+    async def probe(self) -> None:
+        """Ask whether the CA answers; Unreachable where it does not."""
+        await self._transport.call("GET", "/health")
+
+    async def current_roots(self) -> tuple[x509.Certificate, ...]:
+        """The roots that the CA names now, with those pinned."""
+        return _united(await fetch_roots(self._transport), self.roots)
+
+    async def sign(
+        self, key: PrivateKey, *, names: Sequence[Name], duration: timedelta | None, now: datetime
+    ) -> Issued:
+        """A new certificate for ``key`` by a fresh one-time token, as long as ``duration`` (None: CA's default)."""
+        if self.provisioner is None:
+            raise Refused(403, "this CertAuthority has no spec.provisioner: it can only renew")
+        csr = keys.request(key)
+        token = tokens.sign_token(
+            self.provisioner,
+            names=names,
+            audience=self._audience("/1.0/sign"),
+            root_fingerprint=self.spec.fingerprint or fingerprint(self.roots[0]),
+            csr=csr,
+            now=now,
+        )
+        body = {"csr": csr.public_bytes(Encoding.PEM).decode(), "ott": token}
+        if duration is not None:
+            body["notAfter"] = format_duration(duration)
+        answer = await self._call(Route.SIGN, "/1.0/sign", body=body)
+        return self._checked(answer, key, names, Route.SIGN, now)
+
+    async def renew_by_token(self, chain: Chain, key: PrivateKey, *, now: datetime) -> Issued:
+        """The same certificate with new dates; the leaf's key signs a token for it."""
+        token = tokens.renew_token(chain, key, audience=self._audience("/1.0/renew"), now=now)
+        answer = await self._call(Route.RENEW_TOKEN, "/1.0/renew", headers={"Authorization": f"Bearer {token}"})
+        return self._checked(answer, key, chain.leaf.names, Route.RENEW_TOKEN, now)
+
+    async def renew_by_mtls(self, chain: Chain, key: PrivateKey, *, now: datetime) -> Issued:
+        """The same certificate with new dates; the leaf is shown in a TLS handshake."""
+        async with self._client_certificate(chain, key) as context:
+            answer = await self._call(Route.RENEW_MTLS, "/1.0/renew", context=context)
+        return self._checked(answer, key, chain.leaf.names, Route.RENEW_MTLS, now)
+
+    async def rekey(self, chain: Chain, key: PrivateKey, new_key: PrivateKey, *, now: datetime) -> Issued:
+        """The same names under ``new_key``; the leaf is shown in a TLS handshake, as /rekey takes nothing else."""
+        body = {"csr": keys.request(new_key).public_bytes(Encoding.PEM).decode()}
+        async with self._client_certificate(chain, key) as context:
+            answer = await self._call(Route.REKEY, "/1.0/rekey", body=body, context=context)
+        return self._checked(answer, new_key, chain.leaf.names, Route.REKEY, now)
+
+    def _audience(self, path: str) -> str:
+        """The CA compares scheme, host and path with its own names, and ignores the port."""
+        return f"https://{urlsplit(self.spec.url).netloc}{path}"
+
+    async def _call(
+        self,
+        route: Route,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> dict[str, Any]:
+        async with self._slots, self._rate:
+            started = time.perf_counter()
+            try:
+                return await self._transport.call("POST", path, body=body, headers=headers, context=context)
+            finally:
+                metrics.CA_REQUEST_SECONDS.labels(route=route.value).observe(time.perf_counter() - started)
+
+    @asynccontextmanager
+    async def _client_certificate(self, chain: Chain, key: PrivateKey) -> AsyncIterator[ssl.SSLContext]:
+        """A TLS context that shows the chain. Python loads keys from files only: this one lives in memory."""
+        async with self._handshakes:
+            context = client_context(self.roots)
+            file = os.memfd_create("client", os.MFD_CLOEXEC)
+            try:
+                os.write(file, dump_key(key) + chain.pem)
+                context.load_cert_chain(f"/proc/self/fd/{file}")
+            finally:
+                os.close(file)
+            yield context
+
+    def _checked(
+        self, answer: Mapping[str, Any], key: PrivateKey, names: Iterable[Name], route: Route, now: datetime
+    ) -> Issued:
+        chain = _chain(answer)
+        if not key_fits(key, chain.leaf):
+            raise BadAnswer("the CA answered with a certificate for another key")
+        if set(chain.leaf.names) != set(names):
+            raise BadAnswer(
+                f"the CA answered with a certificate for {', '.join(map(str, chain.leaf.names)) or 'no name'}"
+            )
+        if chain.leaf.not_after <= now:
+            raise BadAnswer(f"the CA answered with a certificate that ended at {chain.leaf.not_after.isoformat()}")
+        if chain.leaf.not_before > now + CLOCK_TOLERANCE:
+            raise BadAnswer(f"the CA answered with a certificate that begins at {chain.leaf.not_before.isoformat()}")
+        if not chain.holds(self.roots):
+            raise BadAnswer("the CA answered with a certificate that does not lead to a trusted root")
+        return Issued(chain=chain, key=key, route=route)
+
+
+async def connect(spec: AuthoritySpec, password: bytes | None) -> Authority:
+    """Pin the root, take the CA's bundle, open the provisioner's key.
+
+    NotReady, Unreachable, Refused or BadAnswer say why that is not possible.
+    """
+    pinned = await pinned_roots(spec)
+    async with Transport(spec.url, pinned) as first:
+        roots = _united(await fetch_roots(first), pinned)
+    transport = Transport(spec.url, roots)
+    try:
+        provisioner = None
+        if spec.provisioner is not None and password is not None:
+            provisioner = await find(transport, spec.provisioner, password)
+        return Authority(spec, roots=roots, transport=transport, provisioner=provisioner)
+    except BaseException:
+        await transport.close()
+        raise
+
+
+def _united(named: Iterable[x509.Certificate], pinned: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    """Both, each once, in an order that does not depend on the answer's."""
+    return tuple(sorted({*named, *pinned}, key=fingerprint))
+
+
+def _chain(answer: Mapping[str, Any]) -> Chain:
+    parts = answer.get("certChain") or [answer.get("crt"), answer.get("ca")]
+    try:
+        return parse_chain("".join(part if part.endswith("\n") else part + "\n" for part in parts).encode())
+    except (Malformed, TypeError, AttributeError):
+        raise BadAnswer("the CA answered with a certificate that cannot be read") from None

@@ -1,0 +1,93 @@
+"""What do we show the CA: one-time tokens that a provisioner signs, and renew tokens that a leaf's own key signs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+import warnings
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import CertificateSigningRequest
+from joserfc import jwk, jwt
+from joserfc.errors import SecurityWarning
+from joserfc.jws import JWSRegistry
+from joserfc.registry import HeaderParameter
+
+from certrenewal.domain.certificate import Chain, PrivateKey
+from certrenewal.domain.names import Name
+from certrenewal.stepca.provisioner import Provisioner
+
+LIFETIME = timedelta(minutes=5)
+
+# step-ca looks for the chain under this name where nobody vouches for it but the CA's own records.
+_RENEW_HEADERS = JWSRegistry(
+    header_registry={"x5cInsecure": HeaderParameter("X.509 Certificate Chain", "list[str]")},
+    algorithms=["ES256", "ES384", "RS256", "EdDSA"],
+)
+
+
+def sign_token(
+    provisioner: Provisioner,
+    *,
+    names: Sequence[Name],
+    audience: str,
+    root_fingerprint: str,
+    csr: CertificateSigningRequest,
+    now: datetime,
+) -> str:
+    """A one-time token for ``/sign``, bound to the CSR and good for five minutes.
+
+    The jti is random with 256 bits: step-ca stores it before it checks the signature, so that one who could guess
+    it could burn the token. ``sha`` is for clients, ``cnf`` holds the CSR's SHA-256 (step-ca 0.27.3 and later).
+    """
+    thumbprint = hashlib.sha256(csr.public_bytes(Encoding.DER)).digest()
+    claims = {
+        "iss": provisioner.name,
+        "sub": str(names[0]),
+        "sans": [str(name) for name in names],
+        "aud": audience,
+        "sha": root_fingerprint,
+        "cnf": {"x5rt#S256": base64.urlsafe_b64encode(thumbprint).rstrip(b"=").decode()},
+        **_validity(now),
+    }
+    header = {"alg": provisioner.algorithm, "kid": provisioner.kid}
+    return jwt.encode(header, claims, provisioner.key, algorithms=[provisioner.algorithm])
+
+
+def renew_token(chain: Chain, key: PrivateKey, *, audience: str, now: datetime) -> str:
+    """A bearer token for ``/renew``: the leaf's own key vouches for the chain in its header."""
+    signing_key, algorithm = _own_key(key)
+    certificates = [base64.b64encode(c.public_bytes(Encoding.DER)).decode() for c in chain.certificates]
+    claims = {"iss": "step-ca-client/1.0", "sub": chain.leaf.subject, "aud": audience, **_validity(now)}
+    with warnings.catch_warnings():
+        # step-ca knows Ed25519 signatures by the name EdDSA alone, which RFC 9864 has since deprecated.
+        warnings.filterwarnings("ignore", message="EdDSA", category=SecurityWarning)
+        header = {"alg": algorithm, "x5cInsecure": certificates}
+        return jwt.encode(header, claims, signing_key, registry=_RENEW_HEADERS)
+
+
+def _validity(now: datetime) -> dict[str, Any]:
+    issued = int(now.timestamp())
+    return {
+        "iat": issued,
+        "nbf": issued,
+        "exp": issued + int(LIFETIME.total_seconds()),
+        "jti": secrets.token_hex(32),
+    }
+
+
+def _own_key(key: PrivateKey) -> tuple[jwk.ECKey | jwk.RSAKey | jwk.OKPKey, str]:
+    match key:
+        case ec.EllipticCurvePrivateKey(curve=ec.SECP384R1()):
+            return jwk.ECKey(key, key), "ES384"
+        case ec.EllipticCurvePrivateKey():
+            return jwk.ECKey(key, key), "ES256"
+        case rsa.RSAPrivateKey():
+            return jwk.RSAKey(key, key), "RS256"
+        case ed25519.Ed25519PrivateKey():
+            return jwk.OKPKey(key, key), "EdDSA"

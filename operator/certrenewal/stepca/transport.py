@@ -1,0 +1,134 @@
+"""How does a request reach step-ca: one kept-alive session for each set of trusted roots."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+from cryptography import x509
+
+from certrenewal.domain.certificate import dump_certificates
+from certrenewal.domain.reasons import Reason
+from certrenewal.stepca.errors import BadAnswer, NotReady, Refused, Unreachable
+
+# step-ca closes an idle connection after 15 s; one that we close first never fails under a request.
+KEEP_ALIVE = 10.0
+TIMEOUT = aiohttp.ClientTimeout(total=15, sock_connect=5)
+LARGEST_ANSWER = 1 << 20
+
+_HOST_MISMATCH = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
+
+
+class Transport:
+    """JSON over HTTPS to one step-ca. Without roots nothing is verified: only for the root's own fetch."""
+
+    def __init__(self, url: str, roots: Iterable[x509.Certificate] | None) -> None:
+        self._url = url
+        self._ssl: ssl.SSLContext | bool = False if roots is None else client_context(roots)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(keepalive_timeout=KEEP_ALIVE, limit=0), timeout=TIMEOUT
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the session and its connections."""
+        await self._session.close()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> dict[str, Any]:
+        """One request; ``context`` carries a client certificate and gets connections of its own."""
+        try:
+            async with self._session.request(
+                method, self._url + path, json=body, headers=headers, ssl=context or self._ssl
+            ) as response:
+                return _answer(response, await _body(response))
+        except aiohttp.ClientConnectorCertificateError as failure:
+            raise _distrusted(self._url, failure) from None
+        except TimeoutError:
+            raise Unreachable(f"{self._url} did not answer in time") from None
+        except (aiohttp.ClientError, OSError) as failure:
+            # Not the exception's own text: it may repeat what was sent.
+            raise Unreachable(f"{self._url} cannot be reached ({_kind(failure)})") from None
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body, as long as it has a size that a CA's answer can have."""
+    chunks: list[bytes] = []
+    async for chunk in response.content.iter_any():
+        chunks.append(chunk)
+        if sum(map(len, chunks)) > LARGEST_ANSWER:
+            raise BadAnswer(f"{response.url.path} answered with more than {LARGEST_ANSWER} bytes")
+    return b"".join(chunks)
+
+
+def client_context(roots: Iterable[x509.Certificate]) -> ssl.SSLContext:
+    """A TLS client that trusts just these roots."""
+    context = ssl.create_default_context(cadata=dump_certificates(roots).decode())
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _answer(response: aiohttp.ClientResponse, text: bytes) -> dict[str, Any]:
+    content = _json(text)
+    if response.status in (200, 201):
+        if content is None:
+            raise BadAnswer(f"{response.url.path} answered {response.status} with something that is no JSON object")
+        return content
+    message = str((content or {}).get("message") or (content or {}).get("detail") or response.reason or "")[:500]
+    if response.status == 429 or response.status >= 500:
+        raise Unreachable(
+            f"{response.url.path} answered {response.status}: {message}", retry_after=_retry_after(response)
+        )
+    raise Refused(response.status, message)
+
+
+def _json(text: bytes) -> dict[str, Any] | None:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> timedelta | None:
+    """Retry-After in its form of seconds (RFC 9110 §10.2.3), at most an hour of it."""
+    value = response.headers.get("Retry-After", "")
+    return timedelta(seconds=min(int(value), 3600)) if value.isdecimal() else None
+
+
+def _distrusted(url: str, failure: aiohttp.ClientConnectorCertificateError) -> NotReady:
+    cause = failure.certificate_error
+    if isinstance(cause, ssl.SSLCertVerificationError) and cause.verify_code in _HOST_MISMATCH:
+        return NotReady(
+            Reason.HOST_NOT_IN_CERTIFICATE,
+            f"the certificate that {url} shows is not for this host: use a name from dnsNames in its ca.json",
+        )
+    words = getattr(cause, "verify_message", "") or type(cause).__name__
+    return NotReady(
+        Reason.CERTIFICATE_NOT_TRUSTED, f"the certificate that {url} shows does not lead to the pinned root: {words}"
+    )
+
+
+def _kind(failure: BaseException) -> str:
+    """What happened, in the operating system's words where there are any."""
+    inner = getattr(failure, "os_error", failure)
+    return getattr(inner, "strerror", None) or type(failure).__name__
