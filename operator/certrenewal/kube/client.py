@@ -1,0 +1,120 @@
+"""How does a request reach the API server: one session with the account's rights, plain JSON in and out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+import aiohttp
+from kubernetes.aio import client as kubernetes
+from kubernetes.aio import config as kubeconfig
+
+from certrenewal import metrics
+from certrenewal.kube.errors import ClusterError, Conflict, NotFound, Rejected, Unavailable
+
+TIMEOUT = aiohttp.ClientTimeout(total=20, sock_connect=5)
+CONNECTIONS = 32
+
+JSON: Final = "application/json"
+MERGE: Final = "application/merge-patch+json"
+APPLY: Final = "application/apply-patch+yaml"
+
+Object = dict[str, Any]
+Configuration = kubernetes.Configuration
+
+
+async def load_configuration() -> kubernetes.Configuration:
+    """The account of this process: ``KUBECONFIG`` where it is set, else the pod's, else ``~/.kube/config``."""
+    configuration = kubernetes.Configuration()
+    configuration.connection_pool_maxsize = CONNECTIONS
+    if not os.environ.get("KUBECONFIG"):
+        try:
+            kubeconfig.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except kubeconfig.ConfigException:
+            pass
+        else:
+            return configuration
+    await kubeconfig.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    return configuration
+
+
+class Client:
+    """Requests with the account's credentials; errors in the words of `kube.errors`."""
+
+    def __init__(self, configuration: kubernetes.Configuration) -> None:
+        self._configuration = configuration
+        self._api = kubernetes.ApiClient(configuration)
+
+    async def close(self) -> None:
+        """End the session."""
+        await self._api.close()  # type: ignore[no-untyped-call]
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = JSON,
+        timeout: aiohttp.ClientTimeout = TIMEOUT,
+    ) -> Object:
+        """One request and its JSON answer."""
+        url = self._configuration.host + path + ("?" + urlencode(query) if query else "")
+        headers = {"Content-Type": content_type, "Accept": JSON, **await authorization(self._configuration)}
+        code = "error"
+        try:
+            response = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
+            code = str(response.status)
+            text = await response.read()  # type: ignore[no-untyped-call]
+        except TimeoutError:
+            raise Unavailable(f"{method} {path}: no answer in time") from None
+        except (aiohttp.ClientError, OSError) as failure:
+            # Without the cause: aiohttp's errors can repeat the request.
+            raise Unavailable(f"{method} {path}: {type(failure).__name__}") from None
+        finally:
+            metrics.API_REQUESTS.labels(method=method, resource=_resource(path), code=code).inc()
+        if response.status >= 400:
+            raise _error(method, path, response.status, text)
+        try:
+            answer: Object = json.loads(text)
+        except ValueError:
+            raise Unavailable(f"{method} {path}: an answer that is no JSON") from None
+        return answer
+
+
+async def authorization(configuration: kubernetes.Configuration) -> dict[str, str]:
+    """The header that proves who we are; a rotated token is read again from its file each minute."""
+    token = await configuration.get_api_key_with_prefix("BearerToken")
+    return {"Authorization": token} if token else {}
+
+
+def _resource(path: str) -> str:
+    """The resource of any path, for a metric label of few values."""
+    parts = urlsplit(path).path.strip("/").split("/")
+    rest = parts[2:] if parts[0] == "api" else parts[3:]
+    if rest[:1] == ["namespaces"] and len(rest) > 2:
+        rest = rest[2:]
+    return "/".join([rest[0], *rest[2:]]) if rest else ""
+
+
+def _error(method: str, path: str, status: int, text: bytes) -> ClusterError:
+    try:
+        said = str(json.loads(text).get("message", ""))
+    except (ValueError, AttributeError):
+        said = ""
+    words = f"{method} {path}: {status} {said[:500]}"
+    match status:
+        case 404:
+            return NotFound(words)
+        case 409:
+            return Conflict(words)
+        case 429:
+            return Unavailable(words)
+        case _ if status < 500:
+            return Rejected(words)
+        case _:
+            return Unavailable(words)

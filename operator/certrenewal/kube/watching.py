@@ -1,0 +1,69 @@
+"""Are the watches alive? Each LIST and WATCH passes through one session, which remembers when it last saw them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration
+
+from certrenewal.kube.client import authorization
+
+# The server ends each watch after this many seconds, so that a watch not opened again for long is a dead one.
+SERVER_TIMEOUT = 300
+OVERDUE = 3 * SERVER_TIMEOUT
+
+_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_WATCH = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+
+class Watching:
+    """The session for watches. It asks for metadata alone where the rest is not needed.
+
+    Secrets are watched this way, so that no key material flows, or is kept, that a decision does not need.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._opened: dict[str, float] = {}
+        self._news = asyncio.Event()
+
+    @property
+    def server(self) -> str:
+        """The API server's URL."""
+        return str(self._configuration.host)
+
+    def session(self) -> aiohttp.ClientSession:
+        """A new session: its user closes it."""
+        context = ApiClient(self._configuration).rest_client.ssl_context
+        return aiohttp.ClientSession(
+            base_url=None,
+            connector=aiohttp.TCPConnector(ssl=context, limit=0),
+            middlewares=(self._pass,),
+            read_bufsize=2**21,
+            trust_env=True,
+        )
+
+    async def until_listed(self, paths: set[str]) -> None:
+        """Wait until each of these collections was listed: its first watch follows its first list."""
+        while not paths <= self._opened.keys():
+            self._news.clear()
+            await self._news.wait()
+
+    def fault(self) -> str | None:
+        """Which watch has not been opened for too long; None where all are alive."""
+        now = time.monotonic()
+        late = sorted(path for path, opened in self._opened.items() if now - opened > OVERDUE)
+        return f"no watch on {late[0]} for {now - self._opened[late[0]]:.0f} s" if late else None
+
+    async def _pass(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        request.headers.update(await authorization(self._configuration))
+        path = request.url.path
+        watches = request.url.query.get("watch") == "true"
+        if request.method == "GET" and path.endswith(("/secrets", "/api/v1/namespaces")):
+            request.headers["Accept"] = _WATCH if watches else _LIST
+        if watches:
+            self._opened[path] = time.monotonic()
+            self._news.set()
+        return await handler(request)
