@@ -1,0 +1,168 @@
+"""What can be typed: `certrenewal operator`, with options that are also CERTRENEWAL_… variables."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from datetime import timedelta
+
+import click
+
+from certrenewal import __version__, logs
+from certrenewal.domain.durations import parse_duration
+from certrenewal.settings import Settings
+
+
+class _Duration(click.ParamType[timedelta]):
+    """A Go duration, 0s allowed."""
+
+    name = "duration"
+
+    def convert(self, value: str | timedelta, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        if value in ("0", "0s"):
+            return timedelta(0)
+        try:
+            return parse_duration(value)
+        except ValueError as refusal:
+            self.fail(str(refusal), param, ctx)
+
+
+class _Listen(click.ParamType[tuple[str, int]]):
+    """HOST:PORT."""
+
+    name = "host:port"
+
+    def convert(
+        self, value: str | tuple[str, int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            self.fail(f"{value!r} is not HOST:PORT, such as 0.0.0.0:8080", param, ctx)
+        return host.strip("[]"), int(port)
+
+
+class _Names(click.ParamType[tuple[str, ...]]):
+    """A comma-separated list."""
+
+    name = "a,b"
+
+    def convert(
+        self, value: str | tuple[str, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+@click.group()
+@click.version_option(__version__)
+def main() -> None:
+    """Keep the certificates in annotated Kubernetes Secrets fresh through step-ca."""
+
+
+@main.command()
+@click.option(
+    "--listen",
+    type=_Listen(),
+    default="0.0.0.0:8080",
+    show_default=True,
+    envvar="CERTRENEWAL_LISTEN",
+    show_envvar=True,
+    help="Where /healthz, /readyz and /metrics are served.",
+)
+@click.option(
+    "--namespace",
+    default="default",
+    show_default=True,
+    envvar="CERTRENEWAL_NAMESPACE",
+    show_envvar=True,
+    help="The namespace of the Lease.",
+)
+@click.option(
+    "--identity",
+    default=socket.gethostname,
+    envvar="CERTRENEWAL_IDENTITY",
+    show_envvar=True,
+    show_default="the host name",
+    help="This replica's name in the Lease.",
+)
+@click.option(
+    "--watch-namespaces",
+    type=_Names(),
+    default="",
+    envvar="CERTRENEWAL_WATCH_NAMESPACES",
+    show_envvar=True,
+    help="Namespaces to act in; all where empty.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    default="info",
+    show_default=True,
+    envvar="CERTRENEWAL_LOG_LEVEL",
+    show_envvar=True,
+    help="The least severe lines that are logged.",
+)
+@click.option(
+    "--cluster-domain",
+    default="cluster.local",
+    show_default=True,
+    envvar="CERTRENEWAL_CLUSTER_DOMAIN",
+    show_envvar=True,
+    help="The cluster's DNS domain: namespaces own their service names under it.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=32,
+    show_default=True,
+    envvar="CERTRENEWAL_WORKERS",
+    show_envvar=True,
+    help="Certificates that are worked on at the same time.",
+)
+@click.option(
+    "--restarts-per-minute",
+    type=click.IntRange(1, 60000),
+    default=60,
+    show_default=True,
+    envvar="CERTRENEWAL_RESTARTS_PER_MINUTE",
+    show_envvar=True,
+    help="Restarts of workloads, at most.",
+)
+@click.option(
+    "--restarts-cooldown",
+    type=_Duration(),
+    default="0s",
+    show_default=True,
+    envvar="CERTRENEWAL_RESTARTS_COOLDOWN",
+    show_envvar=True,
+    help="The least time between two restarts of one workload.",
+)
+@click.option(
+    "--lease-duration",
+    type=_Duration(),
+    default="15s",
+    show_default=True,
+    envvar="CERTRENEWAL_LEASE_DURATION",
+    show_envvar=True,
+    help="How long a standby waits for a leader that is silent.",
+)
+def operator(listen: tuple[str, int], **options: object) -> None:
+    """Run the operator: what the chart's Deployment runs."""
+    settings = Settings(listen_host=listen[0], listen_port=listen[1], **options)  # type: ignore[arg-type]
+    logs.configure(settings.log_level)
+    asyncio.run(_operate(settings))
+
+
+async def _operate(settings: Settings) -> None:
+    from certrenewal.controller import handlers
+    from certrenewal.controller.operator import Operator
+    from certrenewal.kube.client import load_configuration
+
+    gc.freeze()  # what was imported stays: the collector need not visit it
+    await handlers.run(Operator(settings, await load_configuration()))

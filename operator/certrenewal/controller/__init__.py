@@ -1,0 +1,1 @@
+"""The loop that joins cluster and authority: observe, decide, take one step, look again."""

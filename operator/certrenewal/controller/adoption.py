@@ -1,0 +1,123 @@
+"""Which CertRenewal stands for an annotated Secret, and which of several claims on one Secret wins?"""
+
+from __future__ import annotations
+
+from certrenewal.controller.cache import Cache, Key, Renewal, SecretMeta, parse_renewal
+from certrenewal.controller.reporter import Reporter
+from certrenewal.domain import annotation
+from certrenewal.domain.decision import Finding
+from certrenewal.domain.reasons import Reason
+from certrenewal.domain.spec import InvalidSpec, Wish, is_opted_in, parse_spec, read_wish
+from certrenewal.kube.errors import Rejected
+from certrenewal.kube.store import Store, Subject
+
+
+class Adoption:
+    """Keeps CertRenewals in step with the annotations of Secrets."""
+
+    def __init__(self, cache: Cache, store: Store, reporter: Reporter) -> None:
+        self._cache = cache
+        self._store = store
+        self._reporter = reporter
+        self._told: dict[Key, str] = {}
+
+    async def settle(self, key: Key) -> Renewal | None:
+        """The CertRenewal to look at, made, changed or removed as the Secret of the same name asks."""
+        secret = self._cache.secrets.get(key)
+        renewal = self._cache.renewals.get(key)
+        if secret is not None and secret.opted_in:
+            if renewal is None or renewal.owner_uid is not None:
+                return await self._follow(secret, renewal)
+            message = (
+                f"CertRenewal {renewal.key.name} was written by hand and has this name: it decides, and the "
+                "annotations count for nothing. Remove one of the two"
+            )
+            await self._tell_once(secret, Reason.CONFLICT, message)
+            return renewal
+        self._told.pop(key, None)
+        if renewal is not None and renewal.owner_uid is not None:
+            return await self._unless_orphaned(renewal)
+        return renewal
+
+    async def _follow(self, secret: SecretMeta, renewal: Renewal | None) -> Renewal | None:
+        wish = read_wish(secret.key.name, secret.annotations)
+        if renewal is not None and renewal.owner_uid == secret.uid and _says(renewal, wish):
+            return renewal
+        try:
+            body = await self._store.apply_renewal(
+                secret.key.namespace, secret.key.name, owner_uid=secret.uid, spec=wish.spec
+            )
+        except Rejected as refusal:
+            # The schema knows limits that reading the annotations does not, such as the number of names.
+            await self._tell_once(secret, Reason.INVALID_SPEC, str(refusal))
+            return renewal
+        made = parse_renewal(body)
+        self._cache.put_renewal(made)
+        return made
+
+    async def _unless_orphaned(self, renewal: Renewal) -> Renewal | None:
+        """The annotation was taken away, or the Secret is gone: its CertRenewal goes too."""
+        found = await self._store.read_secret(renewal.key.namespace, renewal.key.name)
+        if found is not None and found.uid == renewal.owner_uid and is_opted_in(found.annotations):
+            return renewal  # the watch has not shown us this yet
+        await self._store.delete_renewal(renewal.key.namespace, renewal.key.name, renewal.uid)
+        self._cache.lose_renewal(renewal.key)
+        return None
+
+    async def _tell_once(self, secret: SecretMeta, reason: Reason, message: str) -> None:
+        """Where the annotations have no CertRenewal to speak through, an Event on the Secret has to do."""
+        if self._told.get(secret.key) == message:
+            return
+        self._told[secret.key] = message
+        subject = Subject(
+            api_version="v1",
+            kind="Secret",
+            namespace=secret.key.namespace,
+            name=secret.key.name,
+            uid=secret.uid,
+        )
+        await self._reporter.tell(subject, reason, message, warning=True)
+
+    def objection(self, renewal: Renewal) -> Finding | None:
+        """Why this CertRenewal cannot be acted on: it cannot be read, or another claim on its Secret wins."""
+        try:
+            parse_spec(renewal.key.name, renewal.spec)
+        except InvalidSpec as invalid:
+            return Finding(Reason.INVALID_SPEC, str(invalid))
+        secret = self._cache.secrets.get(renewal.secret)
+        if renewal.owner_uid is not None and secret is not None:
+            problem = read_wish(secret.key.name, secret.annotations).problem
+            if problem is not None:
+                return Finding(Reason.INVALID_SPEC, str(problem))
+        return self._conflict(renewal)
+
+    def _conflict(self, renewal: Renewal) -> Finding | None:
+        rivals = [self._cache.renewals[key] for key in self._cache.claims(renewal.secret)]
+        winner = min(rivals, key=_precedence, default=renewal)
+        if winner.key == renewal.key:
+            return None
+        return Finding(
+            Reason.CONFLICT,
+            f"Secret {renewal.secret.name} is kept by CertRenewal {winner.key.name}, which came first: "
+            "name another Secret in spec.secretName, or remove one of the two",
+        )
+
+
+def renew_now(cache: Cache, renewal: Renewal) -> str:
+    """The renew-now values of the CertRenewal and, where it stands for one, of its Secret; "" where there is none."""
+    secret = cache.secrets.get(renewal.secret)
+    asked = secret.annotations.get(annotation.RENEW_NOW, "") if secret else ""
+    return " ".join(filter(None, (asked, renewal.renew_now)))
+
+
+def _precedence(renewal: Renewal) -> tuple[bool, str, str]:
+    """The oldest written by hand first."""
+    return renewal.owner_uid is not None, renewal.created, renewal.key.name
+
+
+def _says(renewal: Renewal, wish: Wish) -> bool:
+    """Whether the CertRenewal already says what the annotations say."""
+    try:
+        return parse_spec(renewal.key.name, renewal.spec) == parse_spec(renewal.key.name, wish.spec)
+    except InvalidSpec:
+        return False

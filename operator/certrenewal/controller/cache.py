@@ -1,0 +1,197 @@
+"""What does this replica know of the cluster? Small values, kept warm by the watches on every replica."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from certrenewal.domain import annotation
+from certrenewal.domain.rollout import Workload
+from certrenewal.domain.spec import WorkloadRef, is_opted_in
+from certrenewal.domain.status import Status, moment_of
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """A namespace and a name: of a CertRenewal, or of the Secret that asks for one."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """A CertRenewal as last seen or written."""
+
+    key: Key
+    uid: str
+    version: int
+    generation: int
+    created: str
+    owner_uid: str | None  # of the Secret whose annotations it stands for; None: written by hand
+    spec: Mapping[str, Any]
+    status: Status
+    renew_now: str
+
+    @property
+    def secret(self) -> Key:
+        """The Secret that it fills."""
+        return Key(self.key.namespace, self.spec.get("secretName") or self.key.name)
+
+    @property
+    def urgency(self) -> float:
+        """When its certificate ends, as a timestamp; at once where it has none."""
+        ends = moment_of((self.status.get("certificate") or {}).get("notAfter"))
+        return ends.timestamp() if ends else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretMeta:
+    """The metadata of a Secret: its data is never kept."""
+
+    key: Key
+    uid: str
+    version: str
+    annotations: Mapping[str, str]
+
+    @property
+    def opted_in(self) -> bool:
+        """Whether it asks to be kept fresh."""
+        return is_opted_in(self.annotations)
+
+
+def parse_renewal(body: Mapping[str, Any]) -> Renewal:
+    """Read a CertRenewal as the API server gives it."""
+    metadata = body["metadata"]
+    owners = [o for o in metadata.get("ownerReferences") or () if o["kind"] == "Secret" and o.get("controller")]
+    return Renewal(
+        key=Key(metadata["namespace"], metadata["name"]),
+        uid=metadata["uid"],
+        version=int(metadata["resourceVersion"]),
+        generation=metadata.get("generation", 1),
+        created=metadata["creationTimestamp"],
+        owner_uid=owners[0]["uid"] if owners else None,
+        spec=body.get("spec") or {},
+        status=body.get("status") or {},
+        renew_now=(metadata.get("annotations") or {}).get(annotation.RENEW_NOW, ""),
+    )
+
+
+def parse_secret_meta(body: Mapping[str, Any]) -> SecretMeta:
+    """Read the metadata of a Secret."""
+    metadata = body["metadata"]
+    ours = {k: v for k, v in (metadata.get("annotations") or {}).items() if k.startswith(annotation.PREFIX)}
+    return SecretMeta(
+        key=Key(metadata["namespace"], metadata["name"]),
+        uid=metadata["uid"],
+        version=metadata["resourceVersion"],
+        annotations=ours,
+    )
+
+
+@dataclass(slots=True)
+class Cache:
+    """The warm state. Each method that takes news returns the keys that deserve a look."""
+
+    renewals: dict[Key, Renewal] = field(default_factory=dict)
+    secrets: dict[Key, SecretMeta] = field(default_factory=dict)
+    labels: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    _claims: defaultdict[Key, set[Key]] = field(default_factory=lambda: defaultdict(set))
+    _workloads: dict[tuple[str, WorkloadRef], Workload] = field(default_factory=dict)
+    _users: defaultdict[Key, set[WorkloadRef]] = field(default_factory=lambda: defaultdict(set))
+
+    def claims(self, secret: Key) -> set[Key]:
+        """The CertRenewals that name this Secret."""
+        return set(self._claims.get(secret, ()))
+
+    def dependents(self, secret: Key) -> list[Workload]:
+        """The workloads that use this Secret."""
+        refs = self._users.get(secret, ())
+        return [self._workloads[secret.namespace, ref] for ref in sorted(refs)]
+
+    def workload(self, namespace: str, ref: WorkloadRef) -> Workload | None:
+        """One workload, None where it is gone."""
+        return self._workloads.get((namespace, ref))
+
+    def see_renewal(self, renewal: Renewal) -> set[Key]:
+        """A CertRenewal as the API server shows it; news older than what is known counts for nothing."""
+        known = self.renewals.get(renewal.key)
+        if known and known.uid == renewal.uid and known.version >= renewal.version:
+            return set()
+        self.put_renewal(renewal)
+        if known is None:
+            return {renewal.key, *self.claims(renewal.secret)}
+        rivals = self.claims(renewal.secret) | self.claims(known.secret) if known.secret != renewal.secret else set()
+        changed = replace(known, version=renewal.version, status=renewal.status) != renewal
+        return {renewal.key, *rivals} if changed else set()
+
+    def put_renewal(self, renewal: Renewal) -> None:
+        """Remember what the API server answered to a write of ours."""
+        known = self.renewals.get(renewal.key)
+        if known and known.secret != renewal.secret:
+            self._claims[known.secret].discard(renewal.key)
+        self.renewals[renewal.key] = renewal
+        self._claims[renewal.secret].add(renewal.key)
+
+    def lose_renewal(self, key: Key) -> set[Key]:
+        """A CertRenewal is gone: its rivals and the Secret that may ask for it again."""
+        known = self.renewals.pop(key, None)
+        if known is None:
+            return set()
+        self._claims[known.secret].discard(key)
+        return {key, *self.claims(known.secret)}
+
+    def see_secret(self, secret: SecretMeta) -> set[Key]:
+        """A Secret's metadata; only Secrets that ask or are claimed are kept."""
+        known = self.secrets.get(secret.key)
+        claims = self.claims(secret.key)
+        if known is not None and known.version == secret.version:
+            return set()
+        if secret.opted_in or claims:
+            self.secrets[secret.key] = secret
+        else:
+            self.secrets.pop(secret.key, None)
+        asks = secret.opted_in or (known is not None and known.opted_in)
+        return claims | ({secret.key} if asks else set())
+
+    def lose_secret(self, key: Key) -> set[Key]:
+        """A Secret is gone."""
+        known = self.secrets.pop(key, None)
+        return self.claims(key) | ({key} if known and known.opted_in else set())
+
+    def see_workload(self, workload: Workload) -> set[Key]:
+        """A workload: every CertRenewal whose Secret it uses, or used, may stand differently now."""
+        known = self._workloads.get((workload.namespace, workload.ref))
+        if known == workload:
+            return set()
+        secrets = workload.secrets | (known.secrets if known else frozenset())
+        self._workloads[workload.namespace, workload.ref] = workload
+        return self._reindex(workload.namespace, workload.ref, secrets, workload.secrets)
+
+    def lose_workload(self, namespace: str, ref: WorkloadRef) -> set[Key]:
+        """A workload is gone."""
+        known = self._workloads.pop((namespace, ref), None)
+        return self._reindex(namespace, ref, known.secrets, frozenset()) if known else set()
+
+    def see_namespace(self, namespace: str, labels: Mapping[str, str]) -> set[Key]:
+        """A namespace's labels, which a policy may select by."""
+        known = self.labels.get(namespace)
+        self.labels[namespace] = labels
+        if known is None or known == labels:
+            return set()
+        return {key for key in self.renewals if key.namespace == namespace}
+
+    def _reindex(self, namespace: str, ref: WorkloadRef, touched: Iterable[str], used: frozenset[str]) -> set[Key]:
+        keys: set[Key] = set()
+        for name in touched:
+            secret = Key(namespace, name)
+            (self._users[secret].add if name in used else self._users[secret].discard)(ref)
+            if not self._users[secret]:
+                del self._users[secret]
+            keys |= self.claims(secret)
+        return keys

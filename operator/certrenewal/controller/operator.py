@@ -1,0 +1,246 @@
+"""The running operator: its parts, wired together, started and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from certrenewal import metrics
+from certrenewal.controller.authorities import Authorities
+from certrenewal.controller.cache import Cache, Key, parse_renewal, parse_secret_meta
+from certrenewal.controller.probes import Probes
+from certrenewal.controller.reconcile import NotLeading, Reconciler
+from certrenewal.controller.reporter import Reporter
+from certrenewal.controller.restarts import RestartQueue
+from certrenewal.controller.schedule import Schedule
+from certrenewal.domain.rollout import parse_workload
+from certrenewal.domain.spec import WorkloadRef
+from certrenewal.domain.timing import LONGEST_RETRY
+from certrenewal.kube.client import Client, Configuration
+from certrenewal.kube.errors import ClusterError
+from certrenewal.kube.lease import Elector, LeaseTimes
+from certrenewal.kube.store import GROUP, VERSION, Store
+from certrenewal.kube.watching import Watching
+from certrenewal.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LEASE = "certrenewal"
+SETTLED = 0.25  # seconds without an event after the last list
+
+
+class Operator:
+    """One replica: it watches always, and acts while it holds the Lease."""
+
+    def __init__(self, settings: Settings, configuration: Configuration) -> None:
+        self.settings = settings
+        self.watching = Watching(configuration)
+        self.cache = Cache()
+        self._synced = asyncio.Event()
+        self._client = Client(configuration)
+        self._store = Store(self._client, reporter=settings.identity)
+        self._elector = Elector(
+            self._client,
+            namespace=settings.namespace,
+            name=LEASE,
+            identity=settings.identity,
+            times=LeaseTimes.lasting(settings.lease_duration),
+        )
+        reporter = Reporter(self._store, _now)
+        self.schedule = Schedule(self._urgency)
+        self.authorities = Authorities(
+            store=self._store,
+            reporter=reporter,
+            leads=self._leads,
+            clock=_now,
+            changed=self._authority_changed,
+        )
+        self._restarts = RestartQueue(
+            cache=self.cache,
+            store=self._store,
+            reporter=reporter,
+            leads=self._leads,
+            per_minute=settings.restarts_per_minute,
+            cooldown=settings.restarts_cooldown,
+            poke=self.schedule.poke,
+        )
+        self._reconciler = Reconciler(
+            cache=self.cache,
+            store=self._store,
+            authorities=self.authorities,
+            restarts=self._restarts,
+            reporter=reporter,
+            leads=self._leads,
+            clock=_now,
+            cluster_domain=settings.cluster_domain,
+        )
+        self._probes = Probes(
+            host=settings.listen_host,
+            port=settings.listen_port,
+            healthy=self.watching.fault,
+            ready=self._synced.is_set,
+        )
+        self._events = 0
+        self._failures: dict[Key, int] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Serve probes, stand for the Lease, and wait for work."""
+        await self._probes.start()
+        await self._until_installed()
+        parts = {
+            "elector": self._elector.run(),
+            "sync": self._sync(),
+            "restarts": self._restarts.run(),
+            **{f"worker {number}": self._work() for number in range(self.settings.workers)},
+        }
+        self._tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
+
+    async def stop(self) -> None:
+        """Finish what is under way, release the Lease, close what is open."""
+        workers = [task for task in self._tasks if task.get_name() != "elector"]
+        elector = [task for task in self._tasks if task.get_name() == "elector"]
+        for group in (workers, elector):
+            for task in group:
+                task.cancel()
+            await asyncio.gather(*group, return_exceptions=True)
+        await self.authorities.close()
+        await self._client.close()
+        await self._probes.stop()
+
+    # -- news from the watches ---------------------------------------------------------------------------------
+
+    def see_secret(self, event: str | None, body: Mapping[str, Any]) -> None:
+        """A Secret's metadata, as the watch shows it."""
+        secret = parse_secret_meta(body)
+        known = self.cache.secrets.get(secret.key)
+        if known is None or known.version != secret.version:
+            self.authorities.see_secret(secret.key)
+        self._poke(self.cache.lose_secret(secret.key) if event == "DELETED" else self.cache.see_secret(secret))
+
+    def see_renewal(self, event: str | None, body: Mapping[str, Any]) -> None:
+        """A CertRenewal, as the watch shows it."""
+        renewal = parse_renewal(body)
+        gone = event == "DELETED"
+        self._poke(self.cache.lose_renewal(renewal.key) if gone else self.cache.see_renewal(renewal))
+
+    def see_authority(self, event: str | None, body: Mapping[str, Any]) -> None:
+        """A CertAuthority, as the watch shows it."""
+        self._events += 1
+        if event == "DELETED":
+            self.authorities.lose(body["metadata"]["name"])
+        else:
+            self.authorities.see(body)
+
+    def see_workload(self, kind: str, event: str | None, body: Mapping[str, Any]) -> None:
+        """A Deployment, StatefulSet or DaemonSet, as the watch shows it."""
+        metadata = body["metadata"]
+        if event == "DELETED":
+            self._poke(self.cache.lose_workload(metadata["namespace"], WorkloadRef(kind, metadata["name"])))
+        else:
+            self._poke(self.cache.see_workload(parse_workload(kind, body)))
+
+    def see_namespace(self, event: str | None, body: Mapping[str, Any]) -> None:
+        """A namespace's metadata, as the watch shows it."""
+        if event != "DELETED":
+            metadata = body["metadata"]
+            self._poke(self.cache.see_namespace(metadata["name"], metadata.get("labels") or {}))
+
+    def _poke(self, keys: set[Key]) -> None:
+        self._events += 1
+        for key in keys:
+            self.schedule.poke(key)
+
+    def _authority_changed(self, name: str) -> None:
+        for key, renewal in self.cache.renewals.items():
+            if renewal.spec.get("authority", "default") == name:
+                self.schedule.poke(key)
+
+    # -- the loop ----------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        """Look at one certificate after the other, while this replica leads and knows the cluster."""
+        await self._synced.wait()
+        while True:
+            await self._elector.until_leading()
+            key = await self.schedule.next()
+            started = time.perf_counter()
+            due = await self._look(key)
+            self.schedule.finish(key, due)
+            metrics.LOOK_SECONDS.observe(time.perf_counter() - started)
+
+    async def _look(self, key: Key) -> float | None:
+        """One look, and when the next is due: soon where this one could not end."""
+        try:
+            due = await self._reconciler.look(key)
+        except NotLeading:
+            return time.time()
+        except ClusterError as failure:
+            delay = self._backoff(key)
+            log.warning("look cut short", extra={"certrenewal": str(key), "error": str(failure), "retry_in": delay})
+            return time.time() + delay
+        except Exception:
+            delay = self._backoff(key)
+            log.exception("look failed", extra={"certrenewal": str(key), "retry_in": delay})
+            return time.time() + delay
+        self._failures.pop(key, None)
+        return due.timestamp() if due else None
+
+    def _backoff(self, key: Key) -> float:
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        return min(0.2 * float(2 ** min(failures, 10)), LONGEST_RETRY.total_seconds())
+
+    async def _sync(self) -> None:
+        """Wait for the first lists, then tell the authorities' state each time this replica comes to lead."""
+        await self.watching.until_listed(self._expected())
+        seen = -1
+        while seen != self._events:
+            seen = self._events
+            await asyncio.sleep(SETTLED)
+        log.info("first lists are in", extra={"certrenewals": len(self.cache.renewals)})
+        self._synced.set()
+        await self._elector.until_leading()
+        self.authorities.wake()
+
+    def _expected(self) -> set[str]:
+        """The collections that are watched, as paths."""
+        namespaces = self.settings.watch_namespaces
+        scopes = [f"/namespaces/{namespace}" for namespace in namespaces] or [""]
+        return {f"/apis/{GROUP}/{VERSION}/certauthorities", "/api/v1/namespaces"} | {
+            path
+            for scope in scopes
+            for path in (
+                f"/api/v1{scope}/secrets",
+                f"/apis/{GROUP}/{VERSION}{scope}/certrenewals",
+                f"/apis/apps/v1{scope}/deployments",
+                f"/apis/apps/v1{scope}/statefulsets",
+                f"/apis/apps/v1{scope}/daemonsets",
+            )
+        }
+
+    async def _until_installed(self) -> None:
+        """Wait for the CRDs: kopf would take their absence at start for good."""
+        while True:
+            try:
+                found = await self._client.request("GET", f"/apis/{GROUP}/{VERSION}")
+                if {"certrenewals", "certauthorities"} <= {r["name"] for r in found.get("resources") or ()}:
+                    return
+                log.warning("the CRDs are not installed yet")
+            except ClusterError as failure:
+                log.warning("the API server does not know our CRDs yet", extra={"error": str(failure)})
+            await asyncio.sleep(1)
+
+    def _leads(self) -> bool:
+        return self._elector.leads
+
+    def _urgency(self, key: Key) -> float:
+        renewal = self.cache.renewals.get(key)
+        return renewal.urgency if renewal else 0.0
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,24 @@
+"""Which knobs does the operator have? Read from options and ``CERTRENEWAL_…`` variables by the command line."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One process's settings; contract §7 names the options."""
+
+    listen_host: str = "0.0.0.0"  # noqa: S104 - probes and metrics are for the cluster
+    listen_port: int = 8080
+    namespace: str = "default"
+    identity: str = field(default_factory=socket.gethostname)
+    watch_namespaces: tuple[str, ...] = ()
+    log_level: str = "info"
+    cluster_domain: str = "cluster.local"
+    workers: int = 32
+    restarts_per_minute: int = 60
+    restarts_cooldown: timedelta = timedelta(0)
+    lease_duration: timedelta = timedelta(seconds=15)
