@@ -294,6 +294,7 @@ class HttpProxy(_Background):
     async def _open(self) -> None:
         self._session = aiohttp.ClientSession(
             auto_decompress=False,
+            skip_auto_headers=["Accept", "Accept-Encoding", "Content-Type", "User-Agent"],
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
             connector=aiohttp.TCPConnector(ssl=self._upstream_context, limit=0),
         )
@@ -346,7 +347,7 @@ class HttpProxy(_Background):
             upstream = await self._session.request(
                 request.method,
                 self._target + seen.path,
-                data=await request.read(),
+                data=await request.read() or None,
                 headers=headers,
                 allow_redirects=False,
             )
@@ -402,6 +403,8 @@ def _lost(transport: asyncio.BaseTransport) -> web.Response:
 
 
 def _reset(transport: asyncio.BaseTransport) -> None:
+    if transport.is_closing():
+        return
     connection = transport.get_extra_info("socket")
     if connection is not None:
         with contextlib.suppress(OSError):

@@ -131,7 +131,7 @@ def _build(tool: Tool, place: str) -> None:
     tool.path.parent.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache()) as scratch:
         command, folder, environment = tool.command(Path(scratch))
-        outcome = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        outcome = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
         if outcome.returncode:
             print(" failed", flush=True)
             raise ToolError(f"`{' '.join(command)}` failed:\n{outcome.stderr[-4000:]}")

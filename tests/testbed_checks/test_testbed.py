@@ -177,6 +177,7 @@ def test_the_operator_runs_as_its_chart_says(tmp_path: Path) -> None:
     """Two replicas with the rights of the ServiceAccount, one of them through a proxy; metrics, logs and audit tell."""
     with ControlPlane(tmp_path / "plane") as cluster, api_proxy(cluster, tmp_path) as proxy:
         operators.install(cluster, "system", values={"replicas": 2})
+        cluster.create(manifests.secret("web-tls", "default"))
         replicas = [Operator(cluster, "system"), Operator(cluster, "system", through=proxy)]
         for replica in replicas:
             replica.start()

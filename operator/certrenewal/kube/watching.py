@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
@@ -16,6 +17,16 @@ OVERDUE = 3 * SERVER_TIMEOUT
 
 _LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _WATCH = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+
+class _Answer(aiohttp.ClientResponse):
+    """An answer whose list of items is a list: the API server writes an empty one of metadata as null."""
+
+    async def json(self, **options: Any) -> Any:
+        content = await super().json(**options)
+        if isinstance(content, dict) and content.get("items", ()) is None:
+            content["items"] = []
+        return content
 
 
 class Watching:
@@ -38,7 +49,7 @@ class Watching:
         """A new session: its user closes it."""
         context = ApiClient(self._configuration).rest_client.ssl_context
         return aiohttp.ClientSession(
-            base_url=None,
+            response_class=_Answer,
             connector=aiohttp.TCPConnector(ssl=context, limit=0),
             middlewares=(self._pass,),
             read_bufsize=2**21,

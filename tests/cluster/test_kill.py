@@ -1,0 +1,164 @@
+"""A kill at any point costs no restart and no pair, and two replicas never act at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.site import SYSTEM, Site, installed
+from tests.conftest import MakeCA
+from tests.testbed import manifests
+from tests.testbed.controlplane import ControlPlane
+from tests.testbed.faults import HttpProxy, api_proxy
+from tests.testbed.operators import Operator
+from tests.testbed.processes import until
+
+# Every kill here waits for the dead leader's Lease to run out.
+LEASE = {"CERTRENEWAL_LEASE_DURATION": "5s"}
+
+
+@pytest.fixture(scope="module")
+def site(plane: ControlPlane, make_ca: MakeCA) -> Iterator[Site]:
+    """The operator with a short Lease."""
+    with installed(plane, make_ca(backdate="0s"), environment=LEASE) as running:
+        yield running
+
+
+@pytest.fixture
+def slow_api(site: Site, tmp_path: Path) -> Iterator[tuple[HttpProxy, Operator]]:
+    """The module's operator ended, and one in its place that reaches the API server through a proxy."""
+    site.operator.stop()
+    with api_proxy(site.plane, tmp_path) as proxy:
+        operator = Operator(site.plane, SYSTEM, through=proxy, environment=LEASE)
+        operator.start()
+        yield proxy, operator
+        operator.kill()
+    site.operator.start()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("PATCH", r"/certrenewals/web-tls/status"), ("PATCH", r"/deployments/web\b")],
+    ids=["between Secret and status", "between status and restart"],
+)
+def test_a_kill_between_writing_and_restarting_loses_no_restart(
+    site: Site, namespace: str, slow_api: tuple[HttpProxy, Operator], method: str, path: str
+) -> None:
+    proxy, operator = slow_api
+    site.order(namespace)
+    first = site.await_ready(namespace)
+    site.plane.create(manifests.deployment("web", namespace, manifests.volume("web-tls")))
+    until(lambda: site.status(namespace).get("workloads"), 20, "the workload is known")
+    site.await_rolled_out(namespace)
+
+    held = proxy.delay(method, path, 3600)
+    site.plane.annotate("certrenewals", namespace, "web-tls", renew_now="1")
+    until(lambda: held.hits > 0, 20, "the operator is about to write")
+    second = site.chain(namespace)
+    operator.kill()
+    proxy.remove(held)
+    operator.start()
+    site.await_condition(namespace, kind="RolledOut", status="True", reason="RolledOut")
+    until(lambda: site.generation(namespace, "web") == 2, 30, "the restart")
+    site.await_rolled_out(namespace)
+
+    assert second.leaf.fingerprint != first.leaf.fingerprint
+    mark = site.plane.get("deployments.apps", namespace, "web")["spec"]["template"]["metadata"]["annotations"]
+    assert mark["certificate.certrenewal.dev/web-tls"] == site.chain(namespace).leaf.fingerprint[:16]
+
+
+def test_a_kill_after_the_first_certificate_restarts_those_that_began_without(
+    site: Site, namespace: str, slow_api: tuple[HttpProxy, Operator]
+) -> None:
+    proxy, operator = slow_api
+    site.plane.create(manifests.deployment("web", namespace, manifests.volume("web-tls")))
+    held = proxy.delay("PATCH", r"/secrets/web-tls", 3600)
+    site.order(namespace)
+    until(lambda: held.hits > 0, 20, "the operator is about to write the Secret")
+    proxy.remove(held)
+    after = proxy.delay("PATCH", r"/certrenewals/web-tls/status", 3600)
+    operator.kill()
+    operator.start()
+    until(lambda: "tls.crt" in site.secret(namespace).get("data", {}), 30, "the Secret is filled")
+    until(lambda: after.hits > 0, 20, "the operator is about to write the status")
+    operator.kill()
+    proxy.remove(after)
+    operator.start()
+
+    until(lambda: site.generation(namespace, "web") == 2, 30, "the restart")
+    site.await_rolled_out(namespace)
+
+
+@pytest.mark.parametrize("fault", ["cut after", "cut before", "409", "500"])
+def test_a_failed_patch_costs_no_second_certificate(
+    site: Site, namespace: str, slow_api: tuple[HttpProxy, Operator], fault: str
+) -> None:
+    proxy, _ = slow_api
+    path = r"/secrets/web-tls\b"
+    match fault:
+        case "cut after":
+            rule = proxy.cut_after("PATCH", path)
+        case "cut before":
+            rule = proxy.cut_before("PATCH", path)
+        case _:
+            rule = proxy.answer("PATCH", path, int(fault), '{"kind":"Status","message":"injected"}')
+    before = site.calls()
+
+    site.order(namespace)
+    site.await_ready(namespace)
+    until(lambda: site.events(namespace, reason="Issued"), 10, "told")
+
+    assert rule.hits == 1
+    assert site.calls() == before + 1
+    assert len(site.events(namespace, reason="Issued")) == 1
+
+
+def test_cut_watches_are_taken_up_again(site: Site, namespace: str, slow_api: tuple[HttpProxy, Operator]) -> None:
+    proxy, _ = slow_api
+
+    assert proxy.cut_streams(r"watch=true") >= 5
+
+    site.order(namespace)
+    site.await_ready(namespace)
+
+
+def test_of_two_replicas_one_acts_and_the_other_takes_over_from_a_clean_stop(site: Site, namespace: str) -> None:
+    standby = Operator(site.plane, SYSTEM, environment=LEASE)
+    standby.start()
+    try:
+        site.order(namespace, "first")
+        site.await_ready(namespace, "first")
+        leaders = [replica.metric("certrenewal_leader") for replica in (site.operator, standby)]
+        assert leaders == [1, 0]
+        assert standby.metric("certrenewal_renewals_total") == 0
+
+        site.operator.stop()
+        site.order(namespace, "second")
+        site.await_ready(namespace, "second")
+
+        assert standby.metric("certrenewal_leader") == 1
+        assert standby.metric("certrenewal_renewals_total") == 1
+    finally:
+        standby.stop()
+        site.operator.start()
+
+
+def test_a_standby_takes_over_from_a_killed_leader_and_a_woken_one_acts_no_more(site: Site, namespace: str) -> None:
+    standby = Operator(site.plane, SYSTEM, environment=LEASE)
+    standby.start()
+    try:
+        until(lambda: site.operator.metric("certrenewal_leader") == 1, 20, "the first one leads")
+        site.operator.process.pause()
+        site.order(namespace, "first")
+        site.await_condition(namespace, "first", status="True")
+        calls = site.calls()
+        site.operator.process.resume()
+        until(lambda: site.operator.metric("certrenewal_leader") == 0, 20, "the woken one knows")
+
+        assert standby.metric("certrenewal_leader") == 1
+        assert site.calls() == calls
+        assert len(site.events(namespace, "first", "Issued")) == 1
+    finally:
+        standby.stop()

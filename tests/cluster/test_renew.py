@@ -1,0 +1,203 @@
+"""A renewal comes in time, by the cheapest route that works, and costs the API server next to nothing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from certrenewal.domain.status import moment_of
+from tests.cluster.site import Site
+from tests.testbed import manifests
+from tests.testbed.processes import until
+
+
+def last_route(site: Site, namespace: str, name: str = "web-tls") -> tuple[str, str]:
+    """Route and reason of the last renewal."""
+    last = site.status(namespace, name)["lastRenewal"]
+    return last["route"], last["reason"]
+
+
+def test_a_short_certificate_is_renewed_before_two_thirds_of_its_life(site: Site, namespace: str) -> None:
+    site.order(namespace, duration="60s")
+    first = site.await_ready(namespace)
+    planned = moment_of(site.status(namespace)["renewalTime"])
+
+    second = site.await_new(namespace, after=first, patience=60)
+
+    assert planned is not None
+    assert planned < first.leaf.not_before + first.leaf.lifetime * 2 / 3
+    assert second.leaf.not_before >= planned
+    assert second.leaf.not_before < first.leaf.not_after
+    assert last_route(site, namespace) == ("RenewToken", "RenewalDue")
+    assert second.leaf.public_key == first.leaf.public_key
+
+
+def test_renew_before_is_kept(site: Site, namespace: str) -> None:
+    site.order(namespace, duration="24h", renew_before="4h")
+    leaf = site.await_ready(namespace).leaf
+    planned = moment_of(site.status(namespace)["renewalTime"])
+
+    assert planned is not None
+    assert timedelta(hours=4) <= leaf.not_after - planned <= timedelta(hours=4.2, seconds=1)
+
+
+def test_a_renew_before_that_does_not_fit_is_warned_of(site: Site, namespace: str) -> None:
+    site.order(namespace, duration="1h", renew_before="59m59s")
+    site.order(namespace, "long", renew_before="2000h")
+
+    site.await_ready(namespace, "long")
+
+    until(lambda: site.events(namespace, "long", "RenewBeforeIgnored"), 10, "a Warning")
+    assert site.events(namespace, "long", "RenewBeforeIgnored")[0]["type"] == "Warning"
+
+
+def test_renew_now_renews_once_for_each_new_value(site: Site, namespace: str) -> None:
+    site.order(namespace)
+    first = site.await_ready(namespace)
+
+    site.plane.annotate("secrets", namespace, "web-tls", renew_now="one")
+    second = site.await_new(namespace, after=first)
+    calls = site.calls()
+    site.plane.annotate("secrets", namespace, "web-tls", renew_now="one", restart="Never")
+    until(lambda: site.plane.get("certrenewals", namespace, "web-tls")["spec"].get("restart") == "Never", 10, "seen")
+    site.plane.annotate("certrenewals", namespace, "web-tls", renew_now="two")
+    site.await_new(namespace, after=second)
+
+    assert last_route(site, namespace) == ("RenewToken", "RenewalRequested")
+    assert site.calls() == calls + 1
+
+
+def test_rotation_makes_a_new_key_by_signing(site: Site, namespace: str) -> None:
+    site.order(namespace, key_rotation="Always")
+    first = site.await_ready(namespace)
+
+    site.plane.annotate("secrets", namespace, "web-tls", renew_now="1")
+    second = site.await_new(namespace, after=first)
+
+    assert last_route(site, namespace) == ("Sign", "RenewalRequested")
+    assert second.leaf.public_key != first.leaf.public_key
+
+
+def test_without_a_provisioner_rotation_goes_by_rekey_and_renewal_by_token(site: Site, namespace: str) -> None:
+    site.plane.create(
+        manifests.cert_authority(
+            "renew-only", site.ca, password=None, policy=[{"namespaces": ["*"], "names": ["x.y.z"]}]
+        )
+    )
+    crt, key = site.ca.certificate(f"web.{namespace}.svc")
+    for name, rotation in (("turning", "Always"), ("steady", "Never")):
+        wish = manifests.prefixed(renew="true", authority="renew-only", key_rotation=rotation)
+        site.plane.create(manifests.tls_secret(name, namespace, crt, key, annotations=wish))
+    first = site.await_ready(namespace, "turning")
+    site.await_ready(namespace, "steady")
+
+    for name in ("turning", "steady"):
+        site.plane.annotate("secrets", namespace, name, renew_now="1")
+    turned = site.await_new(namespace, "turning", after=first)
+    steady = site.await_new(namespace, "steady", after=first)
+    site.order(namespace, "empty", authority="renew-only")
+    message = site.await_condition(namespace, "empty", status="False", reason="AuthorityNotReady")
+    site.plane.delete("certauthorities", "", "renew-only")
+
+    assert last_route(site, namespace, "turning")[0] == "Rekey"
+    assert turned.leaf.public_key != first.leaf.public_key
+    assert last_route(site, namespace, "steady")[0] == "RenewToken"
+    assert steady.leaf.public_key == first.leaf.public_key
+    assert "spec.provisioner" in message
+
+
+def test_a_certificate_too_short_for_a_token_is_renewed_by_mtls(site: Site, namespace: str) -> None:
+    site.order(namespace, duration="50s")
+    first = site.await_ready(namespace)
+
+    site.plane.annotate("secrets", namespace, "web-tls", renew_now="1")
+    site.await_new(namespace, after=first)
+
+    assert last_route(site, namespace)[0] == "RenewMTLS"
+
+
+def test_a_refused_renewal_goes_one_rung_down(site: Site, namespace: str) -> None:
+    site.order(namespace)
+    first = site.await_ready(namespace)
+    site.ca.revoke(first.leaf.serial)
+
+    site.plane.annotate("secrets", namespace, "web-tls", renew_now="1")
+    site.await_new(namespace, after=first)
+
+    assert last_route(site, namespace)[0] == "Sign"
+
+
+def test_a_changed_kind_of_key_or_duration_is_signed_anew(site: Site, namespace: str) -> None:
+    site.order(namespace)
+    first = site.await_ready(namespace)
+
+    site.plane.annotate("secrets", namespace, "web-tls", key="EC-P384")
+    second = site.await_new(namespace, after=first)
+    changed_key = last_route(site, namespace)
+    site.plane.annotate("secrets", namespace, "web-tls", duration="2h")
+    third = site.await_new(namespace, after=second)
+
+    assert changed_key == ("Sign", "KeyChanged")
+    assert last_route(site, namespace) == ("Sign", "DurationChanged")
+    assert third.leaf.lifetime == timedelta(hours=2)
+
+
+def test_order_and_case_of_names_change_nothing(site: Site, namespace: str) -> None:
+    site.order(namespace, names="a.example.com,b.example.com")
+    first = site.await_ready(namespace)
+    calls = site.calls()
+
+    site.plane.annotate("secrets", namespace, "web-tls", names="B.example.com,A.example.com")
+    until(
+        lambda: (
+            site.status(namespace)["observedGeneration"]
+            == site.plane.get("certrenewals", namespace, "web-tls")["metadata"]["generation"]
+            == 2
+        ),
+        10,
+        "the change is seen",
+    )
+
+    assert site.calls() == calls
+    assert site.chain(namespace).leaf.fingerprint == first.leaf.fingerprint
+
+
+def test_a_due_certificate_is_renewed_once_an_unreachable_ca_is_back(site: Site, namespace: str) -> None:
+    site.order(namespace, duration="2h")
+    first = site.await_ready(namespace)
+    site.ca.stop()
+
+    site.plane.annotate("secrets", namespace, "web-tls", renew_now="1")
+    site.await_condition(namespace, status="True", reason="AuthorityUnreachable")
+    failure = site.status(namespace)["failure"]
+    site.ca.start()
+    site.await_new(namespace, after=first, patience=40)
+
+    assert failure["reason"] == "AuthorityUnreachable"
+    assert "failure" not in site.status(namespace)
+    assert site.condition(namespace) == ("True", "Renewed")
+
+
+def test_a_renewal_of_a_day_costs_at_most_four_requests(site: Site, namespace: str) -> None:
+    """Counted by the API server's own metrics; nobody else touches Secrets and CertRenewals meanwhile."""
+    names = [f"web-{number}" for number in range(5)]
+    for name in names:
+        site.order(namespace, name, duration="24h")
+    for name in names:
+        site.await_ready(namespace, name)
+    renewals = site.operator.metric("certrenewal_renewals_total")
+    told = site.operator.metric("certrenewal_api_requests_total", resource="events")
+    before = site.plane.request_counts()
+
+    for name in names:
+        site.plane.annotate("certrenewals", namespace, name, renew_now="1")
+    until(lambda: site.operator.metric("certrenewal_renewals_total") == renewals + len(names), 20, "all renewed")
+    until(
+        lambda: site.operator.metric("certrenewal_api_requests_total", resource="events") == told + len(names),
+        20,
+        "all told",
+    )
+    spent = site.plane.request_counts() - before
+    ours = {request: count for request, count in spent.items() if request.resource in ("secrets", "certrenewals")}
+
+    assert sum(ours.values()) - len(names) <= 4 * len(names), ours  # our own annotating is not the operator's
+    assert next(count for request, count in ours.items() if request.resource == "secrets" and request.verb == "PATCH")
