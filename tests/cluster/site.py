@@ -10,7 +10,7 @@ from typing import Any
 
 from certrenewal.domain.certificate import Chain, key_fits, load_certificates, load_key, parse_chain
 from tests.testbed import manifests, operators
-from tests.testbed.api import Manifest
+from tests.testbed.api import ApiError, Manifest
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.operators import Operator
 from tests.testbed.processes import until
@@ -164,7 +164,15 @@ def authority(ca: StepCA, **more: Any) -> Manifest:
 
 def sweep(plane: ControlPlane) -> None:
     """Remove the objects that outlive a release, so that the next module starts from nothing."""
-    for item in plane.objects("certauthorities"):
-        plane.delete("certauthorities", "", item["metadata"]["name"])
-    for item in plane.objects("certrenewals"):
-        plane.delete("certrenewals", item["metadata"]["namespace"], item["metadata"]["name"])
+    for plural in ("certauthorities", "certrenewals"):
+        for item in listed(plane, plural):
+            plane.delete(plural, item["metadata"].get("namespace", ""), item["metadata"]["name"])
+
+
+def listed(plane: ControlPlane, plural: str) -> list[Manifest]:
+    """All objects of a kind whose definition may have been installed a moment ago: its storage answers 429 then."""
+
+    def found() -> tuple[list[Manifest]]:
+        return (plane.objects(plural),)
+
+    return until(found, 10, f"{plural} can be listed", ignoring=(ApiError,))[0]

@@ -1,0 +1,137 @@
+"""The chart refuses what it does not know, asks for no right it does not use, and upgrades without losing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.cluster.site import PASSWORD_SECRET, SYSTEM, Site, authority, prepare, sweep
+from tests.conftest import MakeCA
+from tests.testbed import manifests, operators
+from tests.testbed.api import ApiError
+from tests.testbed.controlplane import ControlPlane
+from tests.testbed.operators import Operator
+from tests.testbed.processes import until
+from tests.testbed.stepca import StepCA
+
+
+@pytest.fixture(scope="module")
+def ca(make_ca: MakeCA) -> StepCA:
+    """The CA of these releases."""
+    return make_ca(backdate="0s")
+
+
+@pytest.fixture
+def clean(plane: ControlPlane, ca: StepCA) -> Iterator[ControlPlane]:
+    """A cluster without a release, and without one afterwards."""
+    prepare(plane, ca)
+    yield plane
+    operators.uninstall(plane, SYSTEM)
+    sweep(plane)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"replica": 2}, "replica"),
+        ({"authority": {"create": True}}, "authority.url"),
+        ({"authority": {"url": "http://ca"}}, "url"),
+        ({"logLevel": "loud"}, "logLevel"),
+        ({"watchNamespaces": "shop"}, "watchNamespaces"),
+        ({"restarts": {"perMinute": 0}}, "perMinute"),
+    ],
+    ids=["unknown value", "authority without url", "plain HTTP", "unknown level", "no list", "no restarts"],
+)
+def test_bad_values_are_refused_by_name(plane: ControlPlane, values: dict[str, Any], named: str) -> None:
+    with pytest.raises(RuntimeError) as refusal:
+        operators.install(plane, SYSTEM, "bad", values)
+
+    assert named in str(refusal.value)
+
+
+def test_the_pod_passes_the_restricted_standard(clean: ControlPlane, ca: StepCA) -> None:
+    enforce = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    clean.merge_patch("namespaces", "", SYSTEM, enforce)
+
+    operators.install(clean, SYSTEM, values={"authority": authority(ca), "replicas": 2})
+    budget = clean.objects("poddisruptionbudgets.policy", SYSTEM)
+    (pod, _) = clean.objects("pods", SYSTEM)
+    container = pod["spec"]["containers"][0]
+
+    assert len(budget) == 1
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert {"livenessProbe", "readinessProbe", "startupProbe", "resources"} <= container.keys()
+
+
+def test_an_upgrade_changes_the_authority_and_an_uninstall_keeps_the_crds(clean: ControlPlane, ca: StepCA) -> None:
+    operators.install(clean, SYSTEM, values={"authority": authority(ca, policy=[])})
+    uid = clean.get("certauthorities", "", "default")["metadata"]["uid"]
+    operators.upgrade(clean, SYSTEM, values={"authority": authority(ca)})
+    upgraded = clean.get("certauthorities", "", "default")
+    clean.apply(manifests.namespace("kept"))
+    clean.create(manifests.cert_renewal("kept", "kept", {"names": ["a.kept.svc"]}))
+
+    operators.uninstall(clean, SYSTEM)
+    kept = clean.find("certrenewals", "kept", "kept")
+    operators.install(clean, SYSTEM, values={"authority": authority(ca)})
+
+    assert upgraded["metadata"]["uid"] == uid
+    assert upgraded["spec"]["policy"] != []
+    assert kept is not None
+    assert clean.find("certauthorities", "", "default") is not None
+
+
+def test_with_watched_namespaces_there_is_no_right_on_other_secrets(clean: ControlPlane, ca: StepCA) -> None:
+    for name in ("inside", "outside"):
+        clean.apply(manifests.namespace(name))
+    operators.install(clean, SYSTEM, values={"authority": authority(ca), "watchNamespaces": ["inside"]})
+    operator = Operator(clean, SYSTEM)
+    account = clean.account(SYSTEM, operator.account)
+    operator.start()
+    try:
+        site = Site(plane=clean, ca=ca, operator=operator)
+        for name in ("inside", "outside"):
+            site.order(name)
+        site.await_ready("inside")
+
+        assert clean.find("certrenewals", "outside", "web-tls") is None
+        assert account.get("secrets", SYSTEM, PASSWORD_SECRET)
+        for refused in (("secrets", "outside", "web-tls"), ("secrets", SYSTEM, "another")):
+            with pytest.raises(ApiError) as refusal:
+                account.get(*refused)
+            assert refusal.value.status == 403
+        with pytest.raises(ApiError):
+            account.objects("secrets")
+    finally:
+        operator.stop()
+
+
+def test_a_cluster_without_secrets_is_ready(clean: ControlPlane, ca: StepCA) -> None:
+    clean.apply(manifests.namespace("bare"))
+    operators.install(clean, SYSTEM, values={"watchNamespaces": ["bare"]})
+    operator = Operator(clean, SYSTEM)
+
+    operator.start()
+
+    assert operator.http("/readyz")[0] == 200
+    assert operator.stop() == 0
+
+
+def test_an_operator_without_its_crds_waits_for_them(clean: ControlPlane) -> None:
+    operators.install(clean, SYSTEM)
+    for plural in ("certrenewals", "certauthorities"):
+        clean.delete("customresourcedefinitions", "", f"{plural}.certrenewal.dev")
+    until(lambda: not clean.kubectl("get", "crd", "-o", "name").strip(), 20, "the CRDs are gone")
+    operator = Operator(clean, SYSTEM)
+    operator.launch()
+    try:
+        until(lambda: "CRDs" in operator.log_text(), 20, "it says what is missing")
+        ready = operator.ready()
+        operators.upgrade(clean, SYSTEM)
+        operator.await_ready()
+
+        assert not ready
+    finally:
+        operator.stop()

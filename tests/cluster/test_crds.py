@@ -1,0 +1,99 @@
+"""The API server itself refuses what the schema can refuse, and explains every field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from tests.cluster.site import Site
+from tests.testbed import manifests
+from tests.testbed.api import ApiError
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "days": ({"duration": "1d"}, "spec.duration"),
+    "zero duration": ({"duration": "0s"}, "spec.duration"),
+    "percent of a hundred": ({"renewBefore": "100%"}, "spec.renewBefore"),
+    "renewBefore beyond duration": ({"duration": "1h", "renewBefore": "2h"}, "spec.renewBefore"),
+    "no names": ({"names": []}, "spec.names"),
+    "unknown key": ({"key": {"algorithm": "RSA-1024"}}, "spec.key.algorithm"),
+    "unknown rotation": ({"key": {"rotation": "Sometimes"}}, "spec.key.rotation"),
+    "equal data keys": ({"dataKeys": {"crt": "tls.key"}}, "spec.dataKeys"),
+    "unreadable restart": ({"restart": "Pod/web"}, "spec.restart"),
+    "bad Secret name": ({"secretName": "Web"}, "spec.secretName"),
+}
+
+BAD_AUTHORITIES: dict[str, tuple[dict[str, Any], str]] = {
+    "plain HTTP": ({"url": "http://ca.example.com"}, "spec.url"),
+    "a path": ({"url": "https://ca.example.com/path"}, "spec.url"),
+    "short fingerprint": ({"fingerprint": "abc"}, "spec.fingerprint"),
+    "fingerprint and bundle": ({"caBundle": "-----BEGIN CERTIFICATE-----"}, "spec"),
+    "namespaces and selector": (
+        {"policy": [{"namespaces": ["a"], "namespaceSelector": {}, "names": ["b"]}]},
+        "spec.policy[0]",
+    ),
+    "a rule for nobody": ({"policy": [{"names": ["b"]}]}, "spec.policy[0]"),
+    "a rule without names": ({"policy": [{"namespaces": ["a"], "names": []}]}, "spec.policy[0].names"),
+    "no concurrency": ({"limits": {"concurrency": 0}}, "spec.limits.concurrency"),
+}
+
+
+@pytest.mark.parametrize(("spec", "field"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_certrenewal_is_refused_by_field(site: Site, namespace: str, spec: dict[str, Any], field: str) -> None:
+    with pytest.raises(ApiError) as refusal:
+        site.plane.create(manifests.cert_renewal("bad", namespace, spec))
+
+    assert refusal.value.status == 422
+    assert field in refusal.value.body
+
+
+@pytest.mark.parametrize(("change", "field"), BAD_AUTHORITIES.values(), ids=BAD_AUTHORITIES.keys())
+def test_a_certauthority_is_refused_by_field(site: Site, change: dict[str, Any], field: str) -> None:
+    with pytest.raises(ApiError) as refusal:
+        site.plane.create(manifests.cert_authority("bad", site.ca, password=None, **change))
+
+    assert refusal.value.status == 422
+    assert field in refusal.value.body
+
+
+def test_defaults_are_filled_in(site: Site, namespace: str) -> None:
+    made = site.plane.create(manifests.cert_renewal("least", namespace, {"key": {}, "dataKeys": {}}))
+
+    assert made["spec"] == {
+        "authority": "default",
+        "restart": "Auto",
+        "key": {"rotation": "Never"},
+        "dataKeys": {"crt": "tls.crt", "key": "tls.key", "ca": "ca.crt"},
+    }
+
+
+@pytest.mark.parametrize("plural", ["certrenewals", "certauthorities"])
+def test_kubectl_explains_every_field(site: Site, plural: str) -> None:
+    crd = site.plane.get("customresourcedefinitions", "", f"{plural}.certrenewal.dev")
+    (version,) = crd["spec"]["versions"]
+
+    mute = list(undescribed(version["schema"]["openAPIV3Schema"], plural))
+    explained = site.plane.kubectl("explain", f"{plural}.spec")
+
+    assert mute == []
+    assert "DESCRIPTION" in explained
+
+
+def undescribed(schema: Mapping[str, Any], path: str) -> Iterator[str]:
+    """The paths of all fields without a description; metadata is Kubernetes' own."""
+    for name, field in (schema.get("properties") or {}).items():
+        if name == "metadata":
+            continue
+        if not field.get("description"):
+            yield f"{path}.{name}"
+        yield from undescribed(field, f"{path}.{name}")
+        yield from undescribed(field.get("items") or {}, f"{path}.{name}[]")
+
+
+def test_short_names_and_the_category_find_the_objects(site: Site, namespace: str) -> None:
+    site.plane.create(manifests.cert_renewal("short", namespace, {"names": [f"w.{namespace}.svc"]}))
+
+    assert "short" in site.plane.kubectl("get", "crn", "-n", namespace)
+    assert "default" in site.plane.kubectl("get", "cra")
+    assert "short" in site.plane.kubectl("get", "certrenewal", "-n", namespace)
