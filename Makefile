@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONPATH := .
 
-.PHONY: help demo up down test lint format unit cluster tools lock image chart kind-up kind-down clean
+.PHONY: help demo up down test lint format unit cluster tools lock kind-up kind-down clean prerequisites
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -21,21 +21,22 @@ down: $(STAMP) ## end what `make up` left running
 
 test: lint unit cluster ## lint, unit tests, and tests on a real cluster
 
-lint: $(STAMP) ## ruff, mypy strict, import rules, chart
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+lint: $(STAMP) tools ## ruff, mypy strict, import rules, helm lint
+	@$(BIN)/ruff check -q .
+	@$(BIN)/ruff format -q --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/lint-imports
+	@$$($(PYTHON) tests/testbed/tools.py path helm) lint --strict --quiet charts/certrenewal
 
 format: $(STAMP) ## what ruff can mend by itself
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-unit: $(STAMP) ## tests of the pure core, in seconds
-	@$(BIN)/pytest tests/unit -q
+unit: $(STAMP) ## tests of the pure core and of the docs, in seconds
+	@$(BIN)/pytest tests/unit tests/docs -q
 
 cluster: $(STAMP) tools ## tests on a real API server and a real step-ca
-	@$(BIN)/pytest tests --ignore=tests/unit
+	@$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/docs
 
 tools: prerequisites ## build the testbed's programs into the cache (about ten minutes, once)
 	@$(PYTHON) tests/testbed/tools.py
@@ -52,7 +53,6 @@ kind-down: ## remove the kind cluster
 clean: ## remove the virtual environment and caches of the checkout
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: prerequisites
 prerequisites:
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: https://www.python.org/downloads"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, found $$($(PYTHON) -V)"; exit 1; }

@@ -164,8 +164,19 @@ def _one_builder() -> Iterator[None]:
         yield
 
 
+def main(arguments: Sequence[str]) -> None:
+    """``tools.py`` builds what is missing, ``tools.py path NAME`` tells where a program lies."""
+    match arguments:
+        case []:
+            build()
+        case ["path", name]:
+            print(path(name))
+        case _:
+            raise ToolError(f"usage: tools.py [path {'|'.join(TOOLS)}]")
+
+
 if __name__ == "__main__":
     try:
-        build()
+        main(sys.argv[1:])
     except ToolError as failure:
         sys.exit(str(failure))

@@ -1,253 +1,22 @@
-"""Which authorities are there, and can each be used? One keeper for each CertAuthority.
-
-The keeper pins the root, follows the CA's bundle, opens the provisioner's key once for each generation of the object,
-and is the breaker: where a call finds the CA unreachable, everybody waits for the keeper's single probe.
-"""
+"""Which authorities are there, and who asks for which of them?"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from certrenewal import metrics
 from certrenewal.controller.cache import Key
+from certrenewal.controller.keeper import AuthorityObject, Keeper
 from certrenewal.controller.reporter import Reporter
-from certrenewal.domain.authority import AuthoritySpec, AuthorityView, parse_authority
-from certrenewal.domain.certificate import dump_certificates, fingerprint
+from certrenewal.domain.authority import AuthorityView
 from certrenewal.domain.reasons import Reason
-from certrenewal.domain.spec import InvalidSpec
-from certrenewal.domain.status import Condition, Status, condition_of, difference, timestamp, with_condition
-from certrenewal.kube.errors import ClusterError
-from certrenewal.kube.store import API_VERSION, Store, Subject
-from certrenewal.stepca.authority import Authority, connect
-from certrenewal.stepca.errors import AuthorityError, NotReady, Unreachable
-
-log = logging.getLogger(__name__)
-
-REFRESH = 300.0
-FIRST_RETRY = 1.0
-LONGEST_RETRY = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Object:
-    """A CertAuthority as last seen or written."""
-
-    name: str
-    uid: str
-    generation: int
-    spec: Mapping[str, Any]
-    status: Status
-
-
-class Keeper:
-    """Keeps one authority usable, and tells why it is not."""
-
-    def __init__(
-        self,
-        seen: _Object,
-        *,
-        store: Store,
-        reporter: Reporter,
-        leads: Callable[[], bool],
-        clock: Callable[[], datetime],
-        changed: Callable[[], None],
-    ) -> None:
-        self.view: AuthorityView | None = None
-        self.authority: Authority | None = None
-        self._seen = seen
-        self._built_from: Mapping[str, Any] | None = None
-        self._store = store
-        self._reporter = reporter
-        self._leads = leads
-        self._clock = clock
-        self._changed = changed
-        self._wake = asyncio.Event()
-        self._failures = 0
-        self._contact: datetime | None = None
-        self._condition = Condition(
-            type="Ready", status="Unknown", reason=Reason.AUTHORITY_NOT_READY, message="not asked yet"
-        )
-
-    def see(self, seen: _Object) -> None:
-        """The object changed, or only our own status of it."""
-        changed = seen.spec != self._seen.spec or seen.uid != self._seen.uid
-        self._seen = seen
-        if changed:
-            self._wake.set()
-
-    def wake(self, *, rebuild: bool = False) -> None:
-        """Look at the authority now; ``rebuild``: its password may be another."""
-        if rebuild:
-            self._built_from = None
-        self._wake.set()
-
-    def uses_secret(self, secret: Key) -> bool:
-        """Whether the provisioner's password lies in this Secret."""
-        with contextlib.suppress(InvalidSpec, KeyError):
-            provisioner = parse_authority(self._seen.spec).provisioner
-            return provisioner is not None and secret == Key(provisioner.password.namespace, provisioner.password.name)
-        return False
-
-    def trip(self, failure: Unreachable) -> None:
-        """A call found the CA unreachable: nobody calls before the next probe found it back."""
-        if self.view is not None and self.view.ready:
-            self._show(Reason.AUTHORITY_UNREACHABLE, str(failure))
-            self._wake.set()
-
-    async def run(self) -> None:
-        """Look, wait, look again, for ever."""
-        try:
-            while True:
-                self._wake.clear()
-                await self._look()
-                await self._tell()
-                await self._sleep()
-        finally:
-            await self._drop()
-
-    async def _sleep(self) -> None:
-        """Until there is news, or it is time: soon while the authority fails."""
-        delay = min(FIRST_RETRY * 2 ** min(self._failures - 1, 10), LONGEST_RETRY) if self._failures else REFRESH
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), delay)
-
-    async def _look(self) -> None:
-        try:
-            spec = parse_authority(self._seen.spec)
-            await self._refresh(spec)
-        except InvalidSpec as invalid:
-            await self._drop()
-            self._failures = 0
-            self._show(Reason.INVALID_SPEC, str(invalid))
-        except AuthorityError as failure:
-            self._failures += 1
-            self._show(failure.reason, str(failure))
-        except ClusterError as failure:
-            self._failures += 1
-            log.warning("authority not read", extra={"authority": self._seen.name, "error": str(failure)})
-        except Exception:
-            self._failures += 1
-            log.exception("authority not read", extra={"authority": self._seen.name})
-        else:
-            self._failures = 0
-            self._contact = self._clock()
-            self._show(Reason.READY, f"{spec.url} answers and is trusted")
-
-    async def _refresh(self, spec: AuthoritySpec) -> None:
-        """Probe what there is; build it anew where the object, its password or the CA's roots changed."""
-        if self.authority is not None and self._built_from == self._seen.spec:
-            await self.authority.probe()
-            if await self.authority.current_roots() == self.authority.roots:
-                return
-        built_from = self._seen.spec
-        password = await self._password(spec)
-        fresh = await connect(spec, password)
-        await self._drop()
-        self.authority, self._built_from = fresh, built_from
-
-    async def _password(self, spec: AuthoritySpec) -> bytes | None:
-        if spec.provisioner is None:
-            return None
-        reference = spec.provisioner.password
-        try:
-            password = await self._store.read_password(reference)
-        except ClusterError as failure:
-            raise NotReady(
-                Reason.PASSWORD_SECRET_MISSING, f"spec.provisioner.passwordSecretRef: {reference}: {failure}"
-            ) from None
-        if password is None:
-            raise NotReady(
-                Reason.PASSWORD_SECRET_MISSING, f"spec.provisioner.passwordSecretRef: {reference} does not exist"
-            )
-        return password
-
-    async def _drop(self) -> None:
-        authority, self.authority = self.authority, None
-        if authority is not None:
-            await authority.close()
-
-    def _show(self, reason: Reason, message: str) -> None:
-        """What looks at certificates see from now on."""
-        ready = reason is Reason.READY and self.authority is not None
-        before = self.view
-        self.view = AuthorityView(
-            name=self._seen.name,
-            ready=ready,
-            reason=reason.value if reason in _OWN else Reason.AUTHORITY_NOT_READY.value,
-            message=message if ready else f"CertAuthority {self._seen.name} is not ready: {message}",
-            **self._facts(),
-        )
-        self._condition = Condition(type="Ready", status="True" if ready else "False", reason=reason, message=message)
-        metrics.AUTHORITY_READY.labels(authority=self._seen.name).set(ready)
-        if before != self.view:
-            self._changed()
-
-    def _facts(self) -> dict[str, Any]:
-        if self.authority is None:
-            return {"policy": _policy(self._seen.spec)}
-        return {
-            "roots": self.authority.roots,
-            "bundle": dump_certificates(self.authority.roots),
-            "policy": _policy(self._seen.spec),
-            "can_sign": self.authority.provisioner is not None,
-            "renew_after_expiry": self.authority.spec.renew_after_expiry,
-        }
-
-    async def _tell(self) -> None:
-        """Write the status, with one Event where Ready changed. Only the leader does."""
-        if not self._leads() or self.view is None:
-            return
-        seen = self._seen
-        status = with_condition(seen.status, self._condition, generation=seen.generation, now=self._clock())
-        status = {**status, **self._details()}
-        patch = difference(seen.status, status)
-        if not patch:
-            return
-        try:
-            body = await self._store.write_authority_status(seen.name, seen.uid, patch)
-        except ClusterError as failure:
-            log.warning("authority status not written", extra={"authority": seen.name, "error": str(failure)})
-            return
-        self._seen = replace(self._seen, status=body.get("status") or {})
-        before = condition_of(seen.status, "Ready")
-        condition = self._condition
-        if (before.get("status"), before.get("reason")) != (condition.status, condition.reason):
-            subject = Subject(api_version=API_VERSION, kind="CertAuthority", namespace="", name=seen.name, uid=seen.uid)
-            warning = condition.status != "True"
-            await self._reporter.tell(subject, condition.reason, condition.message, warning=warning)
-
-    def _details(self) -> dict[str, Any]:
-        details: dict[str, Any] = {}
-        if self._contact is not None:
-            details["lastContact"] = timestamp(self._contact)
-        if self.authority is not None:
-            details["roots"] = [
-                {
-                    "fingerprint": fingerprint(root),
-                    "subject": root.subject.rfc4514_string(),
-                    "notAfter": timestamp(root.not_valid_after_utc),
-                }
-                for root in self.authority.roots
-            ]
-            if provisioner := self.authority.provisioner:
-                details["provisioner"] = {"name": provisioner.name, "kid": provisioner.kid}
-        return details
-
-
-# Reasons that a certificate's own status repeats; all others are the authority's affair, "AuthorityNotReady".
-_OWN = frozenset({Reason.READY, Reason.AUTHORITY_UNREACHABLE})
-
-
-def _policy(spec: Mapping[str, Any]) -> Any:
-    with contextlib.suppress(InvalidSpec, KeyError):
-        return parse_authority(spec).policy
-    return ()
+from certrenewal.kube.store import Store
+from certrenewal.stepca.authority import Authority
+from certrenewal.stepca.errors import Unreachable
 
 
 class Authorities:
@@ -295,7 +64,7 @@ class Authorities:
     def see(self, body: Mapping[str, Any]) -> None:
         """A CertAuthority as the API server shows it."""
         metadata = body["metadata"]
-        seen = _Object(
+        seen = AuthorityObject(
             name=metadata["name"],
             uid=metadata["uid"],
             generation=metadata.get("generation", 1),

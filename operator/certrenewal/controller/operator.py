@@ -10,19 +10,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 from certrenewal import metrics
+from certrenewal.controller.adoption import Adoption
 from certrenewal.controller.authorities import Authorities
 from certrenewal.controller.cache import Cache, Key, parse_renewal, parse_secret_meta
 from certrenewal.controller.probes import Probes
-from certrenewal.controller.reconcile import NotLeading, Reconciler
+from certrenewal.controller.reconcile import Reconciler
 from certrenewal.controller.reporter import Reporter
 from certrenewal.controller.restarts import RestartQueue
 from certrenewal.controller.schedule import Schedule
+from certrenewal.controller.telling import Teller
 from certrenewal.domain.rollout import parse_workload
 from certrenewal.domain.spec import WorkloadRef
 from certrenewal.domain.timing import LONGEST_RETRY
 from certrenewal.kube.client import Client, Configuration
 from certrenewal.kube.errors import ClusterError
-from certrenewal.kube.lease import Elector, LeaseTimes
+from certrenewal.kube.lease import Elector, LeaseTimes, NotLeading
 from certrenewal.kube.store import GROUP, VERSION, Store
 from certrenewal.kube.watching import Watching
 from certrenewal.settings import Settings
@@ -71,10 +73,17 @@ class Operator:
         self._reconciler = Reconciler(
             cache=self.cache,
             store=self._store,
+            adoption=Adoption(self.cache, self._store, reporter),
             authorities=self.authorities,
-            restarts=self._restarts,
-            reporter=reporter,
-            leads=self._leads,
+            teller=Teller(
+                cache=self.cache,
+                store=self._store,
+                restarts=self._restarts,
+                reporter=reporter,
+                require=self._elector.require,
+                clock=_now,
+            ),
+            require=self._elector.require,
             clock=_now,
             cluster_domain=settings.cluster_domain,
         )

@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 
 _UNITS = {"ns": 0.001, "us": 1.0, "µs": 1.0, "μs": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6, "h": 3600e6}
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _LONGEST = timedelta(days=365 * 290)  # a Go duration is an int64 of nanoseconds
 
 
@@ -16,7 +16,7 @@ def parse_duration(text: str) -> timedelta:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{text!r} is no duration: write it like 24h, 90m or 1h30m (there is no unit for days)")
     microseconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if not 0 < microseconds <= _LONGEST / timedelta(microseconds=1):
+    if not 0.5 < microseconds <= _LONGEST / timedelta(microseconds=1):
         raise ValueError(f"{text!r} is out of range: a duration is positive and below 290 years")
     return timedelta(microseconds=microseconds)
 

@@ -63,9 +63,15 @@ def parse_names(texts: Iterable[str]) -> tuple[Name, ...]:
 
 def _ip(text: str) -> str | None:
     try:
-        return str(ipaddress.ip_address(text))
+        address = ipaddress.ip_address(text)
     except ValueError:
         return None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id:
+            raise InvalidName(f"{text!r} has a zone, which no certificate carries: leave it out")
+        # step-ca writes an IPv4 address in its four bytes, however it was asked for.
+        return str(address.ipv4_mapped or address)
+    return str(address)
 
 
 def _uri(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,6 +12,9 @@ from typing import Any
 
 from certrenewal.domain.durations import format_duration
 from certrenewal.domain.names import Kind, Name, parse_name
+
+# A dot segment, written plainly or with %2e, that a reader resolves to something above the prefix (RFC 3986 §6.2.2).
+_CLIMBS = re.compile(r"[/\\](\.|%2e){2}([/\\?#]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +79,7 @@ def _matches(pattern: Pattern, name: Name, cluster_domain: str) -> bool:
             return domain == theirs and local in ("*", mine)
         case Kind.URI:
             prefix = pattern.text.removesuffix("*")
-            return prefix != pattern.text and name.value.startswith(prefix) and "/../" not in f"{name.value}/"
+            return prefix != pattern.text and name.value.startswith(prefix) and not _CLIMBS.search(name.value)
         case _:
             return "*" in pattern.text and not _is_service_name(name.value, cluster_domain) and _globs(pattern, name)
 

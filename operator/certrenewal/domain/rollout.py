@@ -122,7 +122,8 @@ def _is_complete(kind: str, body: Mapping[str, Any]) -> bool:
         and status.get("availableReplicas", 0) >= wanted
         and status.get("replicas", 0) <= wanted
     )
-    if kind == "StatefulSet" and wanted:
+    on_delete = (spec.get("updateStrategy") or {}).get("type") == "OnDelete"
+    if kind == "StatefulSet" and wanted and not on_delete:  # its controller never moves currentRevision on OnDelete
         return bool(complete and status.get("currentRevision") == status.get("updateRevision"))
     return bool(complete)
 

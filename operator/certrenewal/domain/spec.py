@@ -14,7 +14,10 @@ from certrenewal.domain.keys import KeyAlgorithm, KeyRotation
 from certrenewal.domain.names import Name, parse_names
 
 _T = TypeVar("_T")
-_DATA_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+MOST_NAMES = 100
+LONGEST_NAME = 1024
+
+_DATA_KEY = re.compile(r"(?!\.\.)(?!\.$)[-._a-zA-Z0-9]{1,253}")
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _WORKLOAD = re.compile(r"(Deployment|StatefulSet|DaemonSet)/([a-z0-9]([-a-z0-9.]*[a-z0-9])?)")
 
@@ -84,7 +87,7 @@ class Spec:
 def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
     """Read the spec of the CertRenewal ``name``; InvalidSpec names the first field that cannot be read."""
     key = spec.get("key") or {}
-    return Spec(
+    read = Spec(
         secret_name=_read(spec, "spec.secretName", "secretName", name, _object_name),
         authority=_read(spec, "spec.authority", "authority", "default", _object_name),
         names=_read(spec, "spec.names", "names", (), _names),
@@ -95,6 +98,10 @@ def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
         data_keys=_read(spec, "spec.dataKeys", "dataKeys", DataKeys(), _data_keys),
         restart=_read(spec, "spec.restart", "restart", Restart(), _restart),
     )
+    if read.duration and isinstance(read.renew_before, timedelta) and read.renew_before >= read.duration:
+        remedy = "write less than spec.duration, or a share of the lifetime such as 33%"
+        raise InvalidSpec("spec.renewBefore", spec["renewBefore"], remedy)
+    return read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +171,10 @@ def _assignments(text: str) -> dict[str, str]:
     pairs = [item.partition("=") for item in _comma_list(text)]
     if not all(sign for _, sign, _ in pairs):
         raise ValueError("write crt=NAME,key=NAME,ca=NAME (each may be left out)")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    assigned = {name.strip(): value.strip() for name, _, value in pairs}
+    if len(assigned) < len(pairs):
+        raise ValueError("name each of crt, key and ca once at most")
+    return assigned
 
 
 _SHORT_FORMS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
@@ -196,8 +206,10 @@ def _object_name(value: str) -> str:
 
 
 def _names(values: list[str]) -> tuple[Name, ...]:
-    if not values:
-        raise ValueError("name at least one DNS name, IP, e-mail or URI")
+    if not 0 < len(values) <= MOST_NAMES:
+        raise ValueError(f"name from one to {MOST_NAMES} DNS names, IPs, e-mails or URIs")
+    if any(len(value) > LONGEST_NAME for value in values):
+        raise ValueError(f"no name is longer than {LONGEST_NAME} characters")
     return parse_names(values)
 
 

@@ -25,6 +25,10 @@ from certrenewal.kube.errors import ClusterError, Conflict, NotFound
 log = logging.getLogger(__name__)
 
 
+class NotLeading(Exception):
+    """Another replica acts now."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseTimes:
     """Seconds: how long a lease lasts for others, how long its holder trusts it, how often it is renewed."""
@@ -69,6 +73,11 @@ class Elector:
     def leads(self) -> bool:
         """Whether this process may act right now. Asked before each effect."""
         return self._clock() < self._valid_until
+
+    def require(self) -> None:
+        """NotLeading unless this process may act right now."""
+        if not self.leads:
+            raise NotLeading
 
     async def until_leading(self) -> None:
         """Return once this process leads."""

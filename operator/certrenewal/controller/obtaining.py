@@ -1,0 +1,106 @@
+"""How is a certificate had from the CA: down the ladder of routes, one rung for each refusal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from certrenewal.domain.authority import AuthorityView
+from certrenewal.domain.decision import DURATION_TOLERANCE, Observed, Obtain
+from certrenewal.domain.reasons import Reason
+from certrenewal.domain.routes import Route, ladder
+from certrenewal.stepca import keys
+from certrenewal.stepca.authority import Authority, Issued
+from certrenewal.stepca.errors import Refused, Unreachable
+
+log = logging.getLogger(__name__)
+
+
+class Authorities(Protocol):
+    """What a look needs of the authorities."""
+
+    def view(self, name: str) -> AuthorityView | None:
+        """What is known of an authority, None before it was first asked."""
+
+    def use(self, name: str) -> Authority:
+        """The authority itself, which its view calls ready."""
+
+    def report(self, name: str, failure: Unreachable) -> None:
+        """A call found the CA unreachable: no other may follow before a probe found it back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obtained:
+    """A certificate of ours, from the CA's answer to the status that tells of it."""
+
+    issued: Issued
+    reason: Reason
+    duration: timedelta | None  # what was asked for; None: the CA's default
+
+
+async def ask(
+    observed: Observed,
+    step: Obtain,
+    *,
+    authorities: Authorities,
+    require: Callable[[], None],
+    clock: Callable[[], datetime],
+) -> Obtained:
+    """Ask by each route in turn until one is not refused; an AuthorityError tells why none gave a certificate."""
+    routes = ladder(
+        observed.leaf,
+        anew=step.anew,
+        rotation=observed.spec.key_rotation,
+        can_sign=observed.authority.can_sign,
+        now=clock(),
+    )
+    authority = authorities.use(observed.authority.name)
+    refusal = Refused(403, "no route is left for this certificate")
+    for route in routes:
+        require()
+        try:
+            issued, duration = await _by(route, authority, observed, step, clock)
+        except Refused as refused:
+            refusal = refused
+            log.info("route refused", extra={"route": route.value, "status": refused.status, "text": str(refused)})
+        except Unreachable as failure:
+            authorities.report(observed.authority.name, failure)
+            raise
+        else:
+            return Obtained(issued=issued, reason=step.finding.reason, duration=duration)
+    raise refusal
+
+
+async def _by(
+    route: Route, authority: Authority, observed: Observed, step: Obtain, clock: Callable[[], datetime]
+) -> tuple[Issued, timedelta | None]:
+    """One route, and the duration that was asked for with it."""
+    if route is Route.SIGN:
+        return await _sign(authority, observed, step, clock)
+    held, now = observed.held, clock()
+    assert held.chain is not None  # the ladder starts at a leaf and its key
+    assert held.key is not None
+    asked = observed.asked_duration or observed.spec.duration
+    match route:
+        case Route.RENEW_TOKEN:
+            return await authority.renew_by_token(held.chain, held.key, now=now), asked
+        case Route.RENEW_MTLS:
+            return await authority.renew_by_mtls(held.chain, held.key, now=now), asked
+        case Route.REKEY:
+            key = await keys.generate(observed.key_algorithm)
+            return await authority.rekey(held.chain, held.key, key, now=now), asked
+
+
+async def _sign(
+    authority: Authority, observed: Observed, step: Obtain, clock: Callable[[], datetime]
+) -> tuple[Issued, timedelta | None]:
+    key = await keys.generate(observed.key_algorithm)
+    duration, limit = step.duration, step.max_duration
+    issued = await authority.sign(key, names=observed.names, duration=duration, now=clock())
+    if duration is None and limit is not None and issued.chain.leaf.lifetime > limit + DURATION_TOLERANCE:
+        # Nobody can ask step-ca for its default beforehand: where it is longer than the policy allows, ask again.
+        issued = await authority.sign(key, names=observed.names, duration=limit, now=clock())
+    return issued, duration

@@ -1,0 +1,256 @@
+"""What do users read of one certificate: its status, one Event for each change, and its metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from certrenewal import metrics
+from certrenewal.controller.adoption import renew_now
+from certrenewal.controller.cache import Cache, Key, Renewal, parse_renewal
+from certrenewal.controller.obtaining import Obtained
+from certrenewal.controller.reporter import Reporter, about
+from certrenewal.domain.authority import AuthorityView
+from certrenewal.domain.certificate import Leaf
+from certrenewal.domain.decision import Finding, Observed
+from certrenewal.domain.reasons import Reason
+from certrenewal.domain.rollout import State
+from certrenewal.domain.routes import Route
+from certrenewal.domain.spec import Spec, WorkloadRef
+from certrenewal.domain.standing import rolled_out, stand
+from certrenewal.domain.status import (
+    Condition,
+    Recorded,
+    Status,
+    condition_of,
+    difference,
+    moment_of,
+    read_recorded,
+    timestamp,
+    with_certificate,
+    with_condition,
+    with_failure,
+    with_renewal,
+    with_workloads,
+    without_failure,
+)
+from certrenewal.domain.timing import Plan, retry_delay
+from certrenewal.kube.errors import NotFound
+from certrenewal.kube.store import Store
+
+
+class Restarts(Protocol):
+    """Who restarts workloads."""
+
+    def want(self, namespace: str, ref: WorkloadRef, urgency: float) -> None:
+        """Restart this workload when its turn comes, if it still runs an older certificate then."""
+
+
+class Teller:
+    """Writes statuses and Events. Each method returns when to look again, None where only news can change anything."""
+
+    def __init__(
+        self,
+        *,
+        cache: Cache,
+        store: Store,
+        restarts: Restarts,
+        reporter: Reporter,
+        require: Callable[[], None],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._cache = cache
+        self._store = store
+        self._restarts = restarts
+        self._reporter = reporter
+        self._require = require
+        self._clock = clock
+
+    async def good(
+        self,
+        renewal: Renewal,
+        observed: Observed,
+        leaf: Leaf,
+        *,
+        secret: tuple[str, str],
+        obtained: Obtained | None,
+        first: bool,
+    ) -> datetime | None:
+        """The Secret (its uid and resourceVersion) holds what is wanted; ``obtained`` where it is news of ours.
+
+        ``first``: workloads of which nothing is known ran without a certificate.
+        """
+        recorded = read_recorded(renewal.status)
+        duration = obtained.duration if obtained else observed.asked_duration
+        plan = observed.plan(leaf)
+        status = without_failure(with_certificate(renewal.status, leaf, due=plan.due, duration=duration))
+        if obtained is not None:
+            route = obtained.issued.route
+            status = with_renewal(status, leaf, route=route, reason=obtained.reason, now=self._clock())
+        if requested := renew_now(self._cache, renewal):
+            status = {**status, "renewNow": requested}
+        uid, version = secret
+        seen = {"uid": uid, "resourceVersion": version, "roots": roots_digest(observed.authority)}
+        ready = Condition(
+            type="Ready",
+            status="True",
+            reason=_good_reason(status, leaf),
+            message=f"valid until {timestamp(leaf.not_after)}, to be renewed at {timestamp(plan.due)}",
+        )
+        status = self._with(renewal, {**status, "observedSecret": seen}, ready)
+        due = await self.settle(renewal, status, observed.spec, fingerprint=leaf.fingerprint, first=first)
+        await self._announce(renewal, recorded, leaf, obtained, plan)
+        return due
+
+    async def settle(
+        self, renewal: Renewal, status: Status, spec: Spec, *, fingerprint: str | None, first: bool = False
+    ) -> datetime | None:
+        """Bring the workloads into ``status``, write it, and queue those that are owed a restart."""
+        standings = stand(
+            self._cache.dependents(renewal.secret),
+            secret=renewal.secret.name,
+            fingerprint=fingerprint,
+            restart=spec.restart,
+            recorded=read_recorded(renewal.status),
+            fresh=first,
+        )
+        status = self._with(renewal, with_workloads(status, standings), rolled_out(standings))
+        before = condition_of(renewal.status, "RolledOut")
+        renewal = await self._publish(renewal, status)
+        for standing in standings:
+            if standing.state is State.PENDING:
+                self._restarts.want(renewal.key.namespace, standing.ref, renewal.urgency)
+        after = condition_of(status, "RolledOut")
+        if before.get("reason") != after["reason"]:
+            if after["reason"] == Reason.ROLLED_OUT and before.get("status") == "False":
+                await self._reporter.tell(about(renewal), Reason.ROLLED_OUT, after["message"])
+            if after["reason"] == Reason.RESTART_FAILED:
+                await self._reporter.tell(about(renewal), Reason.RESTART_FAILED, after["message"], warning=True)
+        return moment_of(status.get("renewalTime"))
+
+    async def promise_restarts(self, renewal: Renewal, spec: Spec, need: Finding) -> Renewal:
+        """Before the first certificate of a Secret, note which workloads run without one.
+
+        A kill between the Secret and the status would otherwise leave nothing that says they have to be restarted.
+        """
+        recorded = read_recorded(renewal.status)
+        workloads = self._cache.dependents(renewal.secret)
+        if recorded.fingerprint is not None or recorded.workloads or not workloads:
+            return renewal
+        standings = stand(
+            workloads, secret=renewal.secret.name, fingerprint=None, restart=spec.restart, recorded=recorded
+        )
+        ready = Condition(type="Ready", status="False", reason=need.reason, message=need.message)
+        return await self._publish(renewal, self._with(renewal, with_workloads(renewal.status, standings), ready))
+
+    async def repaired(self, renewal: Renewal, finding: Finding) -> None:
+        """The roots were written again. Putting them beside a certificate just found is part of taking it over."""
+        if read_recorded(renewal.status).fingerprint is not None:
+            await self._reporter.tell(about(renewal), Reason.REPAIRED, finding.message)
+
+    async def stopped(self, renewal: Renewal, finding: Finding, *, leaf: Leaf | None, good: bool) -> datetime | None:
+        """Nothing can be done until somebody changes something; ``good``: the Secret holds what is wanted, still."""
+        now = self._clock()
+        status = renewal.status
+        if good or finding.reason in (Reason.AUTHORITY_UNREACHABLE, Reason.NAME_DENIED):
+            failure = status.get("failure") or {}
+            if (failure.get("reason"), failure.get("message")) != (finding.reason, finding.message):
+                status = with_failure(status, reason=finding.reason, message=finding.message, now=now, attempt_at=None)
+        else:
+            status = without_failure(status)
+        await self._trouble(renewal, status, finding, good=good)
+        return leaf.not_after if leaf and leaf.not_after > now else None
+
+    async def failed(
+        self,
+        renewal: Renewal,
+        finding: Finding,
+        *,
+        leaf: Leaf | None,
+        good: bool,
+        retry_after: timedelta | None = None,
+    ) -> datetime:
+        """An attempt failed; when it is tried again."""
+        now = self._clock()
+        remaining = leaf.not_after - now if leaf else timedelta(0)
+        failures = read_recorded(renewal.status).failures + 1
+        attempt_at = now + retry_delay(failures, remaining, asked=retry_after)
+        status = with_failure(
+            renewal.status, reason=finding.reason, message=finding.message, now=now, attempt_at=attempt_at
+        )
+        await self._trouble(renewal, status, finding, good=good)
+        return attempt_at
+
+    def forget(self, key: Key) -> None:
+        """The CertRenewal is gone, and so are its metrics."""
+        for gauge in (metrics.CERTIFICATE_READY, metrics.CERTIFICATE_EXPIRY):
+            with contextlib.suppress(KeyError):
+                gauge.remove(key.namespace, key.name)
+
+    async def _announce(
+        self, renewal: Renewal, recorded: Recorded, leaf: Leaf, obtained: Obtained | None, plan: Plan
+    ) -> None:
+        subject, until = about(renewal), f"valid until {timestamp(leaf.not_after)}"
+        if obtained is not None:
+            route = obtained.issued.route
+            metrics.RENEWALS.labels(route=route.value, reason=obtained.reason.value).inc()
+            message = f"serial {leaf.serial} by {route.value} ({obtained.reason.value}), {until}"
+            await self._reporter.tell(subject, Reason.ISSUED if route is Route.SIGN else Reason.RENEWED, message)
+        elif leaf.fingerprint != recorded.fingerprint:
+            await self._reporter.tell(subject, Reason.ADOPTED, f"serial {leaf.serial} found in the Secret, {until}")
+        if plan.ignored and leaf.fingerprint != recorded.fingerprint:
+            await self._reporter.tell(subject, Reason.RENEW_BEFORE_IGNORED, plan.ignored, warning=True)
+
+    async def _trouble(self, renewal: Renewal, status: Status, finding: Finding, *, good: bool) -> None:
+        """Write a status that tells of trouble, with one Event where it is new trouble."""
+        ready = Condition(
+            type="Ready", status="True" if good else "False", reason=finding.reason, message=finding.message
+        )
+        before = condition_of(renewal.status, "Ready")
+        await self._publish(renewal, self._with(renewal, status, ready))
+        if (before.get("status"), before.get("reason"), before.get("message")) != (
+            ready.status,
+            ready.reason,
+            ready.message,
+        ):
+            metrics.FAILURES.labels(reason=finding.reason.value).inc()
+            await self._reporter.tell(about(renewal), finding.reason, finding.message, warning=True)
+
+    def _with(self, renewal: Renewal, status: Status, condition: Condition) -> Status:
+        return with_condition(status, condition, generation=renewal.generation, now=self._clock())
+
+    async def _publish(self, renewal: Renewal, status: Status) -> Renewal:
+        """Write what changed of a status, and remember it."""
+        patch = difference(renewal.status, {**status, "secretName": renewal.secret.name})
+        if patch:
+            self._require()
+            try:
+                body = await self._store.write_status(renewal.key.namespace, renewal.key.name, renewal.uid, patch)
+            except NotFound:
+                return renewal
+            renewal = parse_renewal(body)
+            self._cache.put_renewal(renewal)
+        self._measure(renewal)
+        return renewal
+
+    def _measure(self, renewal: Renewal) -> None:
+        labels = {"namespace": renewal.key.namespace, "name": renewal.key.name}
+        metrics.CERTIFICATE_READY.labels(**labels).set(condition_of(renewal.status, "Ready").get("status") == "True")
+        if renewal.urgency:
+            metrics.CERTIFICATE_EXPIRY.labels(**labels).set(renewal.urgency)
+
+
+def roots_digest(view: AuthorityView) -> str:
+    """A short name for a set of roots."""
+    return hashlib.sha256(view.bundle).hexdigest()[:16]
+
+
+def _good_reason(status: Status, leaf: Leaf) -> Reason:
+    """Where the certificate at hand came from: from us, by one of two ways, or from somebody else."""
+    history = status.get("history") or ()
+    if not history or history[0]["fingerprint"] != leaf.fingerprint:
+        return Reason.ADOPTED
+    return Reason.ISSUED if history[0]["route"] == Route.SIGN else Reason.RENEWED
