@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tests.cluster.site import SYSTEM, Site, installed
 from tests.conftest import MakeCA
 from tests.testbed import manifests
-from tests.testbed.controlplane import ControlPlane
+from tests.testbed.controlplane import ControlPlane, account_name
 from tests.testbed.faults import HttpProxy, api_proxy
 from tests.testbed.operators import Operator
 from tests.testbed.processes import until
@@ -162,3 +163,43 @@ def test_a_standby_takes_over_from_a_killed_leader_and_a_woken_one_acts_no_more(
         assert len(site.events(namespace, "first", "Issued")) == 1
     finally:
         standby.stop()
+
+
+def test_a_clean_stop_finishes_what_was_signed(
+    site: Site, namespace: str, slow_api: tuple[HttpProxy, Operator]
+) -> None:
+    proxy, operator = slow_api
+    held = proxy.delay("PATCH", r"/secrets/web-tls", 2)
+    before = site.calls()
+    site.order(namespace)
+    until(lambda: held.hits > 0, 20, "the operator is about to write")
+
+    assert operator.stop() == 0
+
+    proxy.remove(held)
+    site.chain(namespace)
+    operator.start()
+    site.await_ready(namespace)
+    assert site.calls() == before + 1
+
+
+def test_a_restarted_operator_reads_and_asks_nothing_that_has_not_changed(site: Site, namespace: str) -> None:
+    site.order(namespace, "one")
+    site.order(namespace, "two")
+    for name in ("one", "two"):
+        site.await_ready(namespace, name)
+    site.operator.stop()
+    calls, started = site.calls(), datetime.now(UTC)
+
+    site.operator.start()
+    until(lambda: site.operator.metric("certrenewal_leader") == 1, 20, "it leads")
+    until(lambda: site.operator.metric("certrenewal_certificate_ready", namespace=namespace) == 2, 20, "it looked")
+    user = account_name(SYSTEM, site.operator.account)
+    touched = [
+        record
+        for record in site.plane.audit(user, since=started)
+        if record.get("objectRef", {}).get("namespace") == namespace and record["verb"] != "watch"
+    ]
+
+    assert touched == []
+    assert site.calls() == calls

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 from certrenewal.domain.status import moment_of
-from tests.cluster.site import Site
+from tests.cluster.site import PASSWORD_SECRET, SYSTEM, Site
 from tests.testbed import manifests
+from tests.testbed.faults import ca_proxy
 from tests.testbed.processes import until
 
 
@@ -201,3 +203,41 @@ def test_a_renewal_of_a_day_costs_at_most_four_requests(site: Site, namespace: s
 
     assert sum(ours.values()) - len(names) <= 4 * len(names), ours  # our own annotating is not the operator's
     assert next(count for request, count in ours.items() if request.resource == "secrets" and request.verb == "PATCH")
+
+
+def test_a_ca_that_answers_500_is_not_hammered(site: Site, namespace: str, tmp_path: Path) -> None:
+    with ca_proxy(site.ca, tmp_path) as proxy:
+        own = manifests.cert_authority("failing", site.ca, password=(SYSTEM, PASSWORD_SECRET), url=proxy.url)
+        site.plane.create(own)
+        failing = proxy.answer("POST", "/sign", 500, '{"status":500,"message":"no database"}', times=None)
+        site.order(namespace, authority="failing")
+        message = site.await_condition(namespace, status="False", reason="AuthorityUnreachable")
+        until(lambda: site.status(namespace)["failure"]["count"] == 2, 20, "the second attempt")
+        for number in range(5):
+            site.plane.annotate("secrets", namespace, "web-tls", **{f"x{number}": None})
+            site.plane.merge_patch("secrets", namespace, "web-tls", {"data": {"other": manifests.encoded(str(number))}})
+        hits, count = failing.hits, site.status(namespace)["failure"]["count"]
+        proxy.remove(failing)
+        site.await_ready(namespace)
+        site.plane.delete("certauthorities", "", "failing")
+
+    assert "no database" in message
+    assert hits == count
+
+
+def test_the_retry_after_of_the_ca_is_kept(site: Site, namespace: str, tmp_path: Path) -> None:
+    with ca_proxy(site.ca, tmp_path) as proxy:
+        own = manifests.cert_authority("busy", site.ca, password=(SYSTEM, PASSWORD_SECRET), url=proxy.url)
+        site.plane.create(own)
+        proxy.answer(
+            "POST", "/sign", 429, '{"status":429,"message":"busy"}', headers={"Retry-After": "600"}, times=None
+        )
+        site.order(namespace, authority="busy")
+        site.await_condition(namespace, status="False", reason="AuthorityUnreachable")
+        failure = site.status(namespace)["failure"]
+        site.plane.delete("certauthorities", "", "busy")
+
+    since, attempt = moment_of(failure["since"]), moment_of(failure["nextAttempt"])
+    assert since is not None
+    assert attempt is not None
+    assert attempt - since == timedelta(seconds=600)

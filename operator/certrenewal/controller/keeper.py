@@ -95,7 +95,7 @@ class Keeper:
         return False
 
     def trip(self, failure: Unreachable) -> None:
-        """A call found the CA unreachable: nobody calls before the next probe found it back."""
+        """A call got no answer: nobody calls before the next probe got one."""
         if self.view is not None and self.view.ready:
             self._show(Reason.AUTHORITY_UNREACHABLE, str(failure))
             self._wake.set()
@@ -115,7 +115,8 @@ class Keeper:
         """Until there is news, or it is time: soon while the authority fails."""
         delay = min(FIRST_RETRY * 2 ** min(self._failures - 1, 10), LONGEST_RETRY) if self._failures else REFRESH
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), delay)
+            async with asyncio.timeout(delay):
+                await self._wake.wait()
 
     async def _look(self) -> None:
         try:

@@ -29,7 +29,7 @@ class Authorities(Protocol):
         """The authority itself, which its view calls ready."""
 
     def report(self, name: str, failure: Unreachable) -> None:
-        """A call found the CA unreachable: no other may follow before a probe found it back."""
+        """A call got no answer from the CA: no other may follow before a probe found it back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,8 @@ async def ask(
             refusal = refused
             log.info("route refused", extra={"route": route.value, "status": refused.status, "text": str(refused)})
         except Unreachable as failure:
-            authorities.report(observed.authority.name, failure)
+            if not failure.answered:
+                authorities.report(observed.authority.name, failure)
             raise
         else:
             return Obtained(issued=issued, reason=step.finding.reason, duration=duration)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ from certrenewal.settings import Settings
 log = logging.getLogger(__name__)
 
 LEASE = "certrenewal"
+GRACE = 10.0  # seconds for looks under way at the end; the kubelet gives 30
 SETTLED = 0.25  # seconds without an event after the last list
 
 
@@ -111,6 +113,10 @@ class Operator:
 
     async def stop(self) -> None:
         """Finish what is under way, release the Lease, close what is open."""
+        with contextlib.suppress(TimeoutError):
+            # A certificate that was just signed is still to be written: the next leader would ask for another.
+            async with asyncio.timeout(GRACE):
+                await self.schedule.close()
         workers = [task for task in self._tasks if task.get_name() != "elector"]
         elector = [task for task in self._tasks if task.get_name() == "elector"]
         for group in (workers, elector):

@@ -8,7 +8,7 @@ there is. A certificate that was signed but could not be written is kept for the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from certrenewal.controller.adoption import Adoption, renew_now
@@ -35,7 +35,15 @@ from certrenewal.domain.status import condition_of, moment_of, read_recorded
 from certrenewal.kube.errors import Conflict, NotFound, Rejected
 from certrenewal.kube.store import Secret, Store
 from certrenewal.stepca.authority import Issued
-from certrenewal.stepca.errors import AuthorityError
+from certrenewal.stepca.errors import AuthorityError, Unreachable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pause:
+    """No further attempt before ``until``, whatever news comes, unless the cause is another."""
+
+    until: datetime
+    cause: tuple[object, ...]
 
 
 class Reconciler:
@@ -62,6 +70,7 @@ class Reconciler:
         self._clock = clock
         self._cluster_domain = cluster_domain
         self._obtained: dict[Key, Obtained] = {}
+        self._pauses: dict[Key, _Pause] = {}
 
     async def look(self, key: Key) -> datetime | None:
         """Take the next step for ``key``; when to look again, None where only news can change anything."""
@@ -69,6 +78,7 @@ class Reconciler:
         renewal = await self._adoption.settle(key)
         if renewal is None:
             self._obtained.pop(key, None)
+            self._pauses.pop(key, None)
             self._tell.forget(key)
             return None
         if objection := self._adoption.objection(renewal):
@@ -138,6 +148,9 @@ class Reconciler:
     async def _obtain(
         self, renewal: Renewal, observed: Observed, secret: Secret | None, step: Obtain
     ) -> datetime | None:
+        pause = self._pauses.get(renewal.key)
+        if pause and self._clock() < pause.until and pause.cause == self._cause(renewal, observed):
+            return pause.until
         if secret is not None:
             renewal = await self._tell.promise_restarts(renewal, observed.spec, step.finding)
         obtained = self._kept(renewal, observed)
@@ -164,18 +177,27 @@ class Reconciler:
         news = kept if kept and kept.issued.chain.leaf.fingerprint == leaf.fingerprint else None
         due = await self._tell.good(renewal, observed, leaf, secret=secret, obtained=news, first=first)
         self._obtained.pop(renewal.key, None)
+        self._pauses.pop(renewal.key, None)
         return due
 
     async def _failed(
         self, renewal: Renewal, observed: Observed, reason: Reason, failure: AuthorityError | Rejected
     ) -> datetime:
-        return await self._tell.failed(
+        until = await self._tell.failed(
             renewal,
             Finding(reason, str(failure)),
             leaf=observed.leaf,
             good=is_good(observed, self._clock()) is None,
             retry_after=failure.retry_after if isinstance(failure, AuthorityError) else None,
         )
+        if not isinstance(failure, Unreachable) or failure.answered:
+            # Where nobody answered, the authority's recovery ends the wait; here only time does, or another wish.
+            self._pauses[renewal.key] = _Pause(until=until, cause=self._cause(renewal, observed))
+        return until
+
+    def _cause(self, renewal: Renewal, observed: Observed) -> tuple[object, ...]:
+        """What a failed attempt rested on: another wish or another authority may be tried at once."""
+        return renewal.generation, renew_now(self._cache, renewal), observed.authority
 
     def _kept(self, renewal: Renewal, observed: Observed) -> Obtained | None:
         """A certificate that was signed before and not written, where it is still what is wanted."""

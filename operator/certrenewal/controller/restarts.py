@@ -7,6 +7,7 @@ every certificate that it uses: several new certificates are one restart, and th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -94,10 +95,9 @@ class RestartQueue:
                 return target
             self._news.clear()
             waits = [self._not_before[t] - now for t in self._wanted]
-            try:
-                await asyncio.wait_for(self._news.wait(), max(min(waits), 0.01) if waits else None)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(min(waits), 0.01) if waits else None):
+                    await self._news.wait()
 
     async def _restart(self, namespace: str, ref: WorkloadRef) -> None:
         workload = self._cache.workload(namespace, ref)

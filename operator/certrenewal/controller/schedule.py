@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import time
@@ -34,7 +35,10 @@ class Schedule:
         self._ready: list[tuple[float, int, Key]] = []
         self._running: set[Key] = set()
         self._again: set[Key] = set()
+        self._closed = False
+        self._turn = asyncio.Lock()
         self._news = asyncio.Event()
+        self._idle = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -50,6 +54,8 @@ class Schedule:
     def finish(self, key: Key, due: float | None) -> None:
         """The look at ``key`` ended; the next is at ``due``, at once if there was news, or never (None)."""
         self._running.discard(key)
+        if not self._running:
+            self._idle.set()
         if key in self._again:
             self._again.discard(key)
             self._put(key, self._clock())
@@ -61,17 +67,28 @@ class Schedule:
 
     async def next(self) -> Key:
         """Wait for the most urgent key that is due, and take it."""
+        async with self._turn:  # one worker waits for news, and the others for their turn
+            return await self._next()
+
+    async def _next(self) -> Key:
         while True:
             self._promote()
-            if (key := self._take()) is not None:
+            if not self._closed and (key := self._take()) is not None:
                 self._running.add(key)
+                self._idle.clear()
                 return key
             self._news.clear()
             sleep = min(self._waiting[0][0] - self._clock(), LONGEST_SLEEP) if self._waiting else LONGEST_SLEEP
-            try:
-                await asyncio.wait_for(self._news.wait(), max(sleep, 0.001))
-            except TimeoutError:
-                continue
+            # Not wait_for: until Python 3.12 it loses a cancellation that comes together with the news.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(sleep, 0.001)):
+                    await self._news.wait()
+
+    async def close(self) -> None:
+        """Hand out no more keys, and return once every look under way has ended."""
+        self._closed = True
+        if self._running:
+            await self._idle.wait()
 
     def _put(self, key: Key, due: float) -> None:
         ticket = next(self._tickets)

@@ -22,10 +22,11 @@ class AuthorityError(Exception):
 
 
 class Unreachable(AuthorityError):
-    """The CA did not answer, or answered that it cannot now."""
+    """The CA did not answer, or (``answered``) said that it cannot now."""
 
-    def __init__(self, message: str, *, retry_after: timedelta | None = None) -> None:
+    def __init__(self, message: str, *, answered: bool = False, retry_after: timedelta | None = None) -> None:
         super().__init__(message)
+        self.answered = answered
         self.retry_after = retry_after
 
 

@@ -96,7 +96,9 @@ def _answer(response: aiohttp.ClientResponse, text: bytes) -> dict[str, Any]:
     message = str((content or {}).get("message") or (content or {}).get("detail") or response.reason or "")[:500]
     if response.status == 429 or response.status >= 500:
         raise Unreachable(
-            f"{response.url.path} answered {response.status}: {message}", retry_after=_retry_after(response)
+            f"{response.url.path} answered {response.status}: {message}",
+            answered=True,
+            retry_after=_retry_after(response),
         )
     raise Refused(response.status, message)
 
