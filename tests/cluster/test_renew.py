@@ -126,6 +126,9 @@ def test_a_refused_renewal_goes_one_rung_down(site: Site, namespace: str) -> Non
     site.await_new(namespace, after=first)
 
     assert last_route(site, namespace)[0] == "Sign"
+    refused = site.status(namespace)["lastRenewal"]["refused"]
+    assert [rung["route"] for rung in refused] == ["RenewToken", "RenewMTLS"]
+    assert all("401" in rung["message"] for rung in refused)
 
 
 def test_a_changed_kind_of_key_or_duration_is_signed_anew(site: Site, namespace: str) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import email.utils
+import json
 import secrets
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ from tests.cluster.site import PASSWORD_SECRET, SYSTEM, Site, condition_of
 from tests.conftest import MakeCA
 from tests.testbed import manifests
 from tests.testbed.api import Manifest
+from tests.testbed.faults import ca_proxy
 from tests.testbed.processes import until
 
 PASSWORD = (SYSTEM, PASSWORD_SECRET)
@@ -47,6 +52,7 @@ def test_a_reachable_authority_is_ready_and_tells_what_it_trusts(site: Site) -> 
     assert [root["fingerprint"] for root in status["roots"]] == [site.ca.fingerprint]
     assert status["provisioner"]["name"] == site.ca.provisioner
     assert status["lastContact"].endswith("Z")
+    assert condition_of(status, "ClockInSync")["status"] == "True"
 
 
 def test_ca_crt_holds_the_bundle_that_the_ca_names(site: Site, namespace: str, make_ca: MakeCA) -> None:
@@ -162,3 +168,19 @@ def test_the_provisioner_key_is_opened_once_for_many_certificates(site: Site, na
         site.await_ready(namespace, f"next-{number}")
 
     assert site.ca.count("/provisioners") == before
+
+
+def test_a_clock_that_differs_is_told(site: Site, authority: str, tmp_path: Path) -> None:
+    with ca_proxy(site.ca, tmp_path) as proxy:
+        late = email.utils.format_datetime(datetime.now(UTC) - timedelta(minutes=10), usegmt=True)
+        proxy.answer("GET", "", 201, json.dumps({"ca": site.ca.root_pem, "crts": [site.ca.root_pem]}),
+                     headers={"Date": late}, times=None)  # fmt: skip
+        site.plane.create(manifests.cert_authority(authority, site.ca, password=None, url=proxy.url))
+
+        def skewed() -> Manifest:
+            return condition_of(site.plane.get("certauthorities", "", authority).get("status") or {}, "ClockInSync")
+
+        until(lambda: skewed().get("status") == "False", 20, "ClockInSync is False")
+
+        assert skewed()["reason"] == "ClockSkew"
+        assert "10m behind" in skewed()["message"]

@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from certrenewal import metrics
@@ -19,6 +19,7 @@ from certrenewal.controller.cache import Key
 from certrenewal.controller.reporter import Reporter
 from certrenewal.domain.authority import AuthoritySpec, AuthorityView, parse_authority
 from certrenewal.domain.certificate import dump_certificates, fingerprint
+from certrenewal.domain.durations import format_duration
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import InvalidSpec
 from certrenewal.domain.status import Condition, Status, condition_of, difference, timestamp, with_condition
@@ -32,6 +33,10 @@ log = logging.getLogger(__name__)
 REFRESH = 300.0
 FIRST_RETRY = 1.0
 LONGEST_RETRY = 30.0
+TOLERATED_SKEW = timedelta(seconds=50)  # step-ca grants tokens a minute; the Date header has whole seconds
+
+_NONE = timedelta(0)
+_MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +211,8 @@ class Keeper:
             return
         seen = self._seen
         status = with_condition(seen.status, self._condition, generation=seen.generation, now=self._clock())
+        if clock := self._clock_condition():
+            status = with_condition(status, clock, generation=seen.generation, now=self._clock())
         status = {**status, **self._details()}
         patch = difference(seen.status, status)
         if not patch:
@@ -216,12 +223,40 @@ class Keeper:
             log.warning("authority status not written", extra={"authority": seen.name, "error": str(failure)})
             return
         self._seen = replace(self._seen, status=body.get("status") or {})
-        before = condition_of(seen.status, "Ready")
-        condition = self._condition
-        if (before.get("status"), before.get("reason")) != (condition.status, condition.reason):
-            subject = Subject(api_version=API_VERSION, kind="CertAuthority", namespace="", name=seen.name, uid=seen.uid)
-            warning = condition.status != "True"
-            await self._reporter.tell(subject, condition.reason, condition.message, warning=warning)
+        for condition in filter(None, (self._condition, self._clock_condition())):
+            await self._announce(seen, condition)
+
+    async def _announce(self, seen: AuthorityObject, condition: Condition) -> None:
+        """One Event where a condition changed; that a clock is right from the beginning is no news."""
+        before = condition_of(seen.status, condition.type)
+        if (before.get("status"), before.get("reason")) == (condition.status, condition.reason):
+            return
+        if condition.reason is Reason.CLOCK_IN_SYNC and not before:
+            return
+        subject = Subject(api_version=API_VERSION, kind="CertAuthority", namespace="", name=seen.name, uid=seen.uid)
+        warning = condition.status != "True"
+        await self._reporter.tell(subject, condition.reason, condition.message, warning=warning)
+
+    def _clock_condition(self) -> Condition | None:
+        """Whether the CA's clock and ours agree as far as tokens need it; None where nothing is known."""
+        skew = self.authority.skew if self.authority else None
+        if skew is None:
+            return None
+        if abs(skew) <= TOLERATED_SKEW:
+            return Condition(
+                type="ClockInSync",
+                status="True",
+                reason=Reason.CLOCK_IN_SYNC,
+                message="the clocks of CA and operator agree",
+            )
+        minutes = format_duration(max(round(abs(skew) / _MINUTE), 1) * _MINUTE)
+        return Condition(
+            type="ClockInSync",
+            status="False",
+            reason=Reason.CLOCK_SKEW,
+            message=f"the CA's clock is about {minutes} {'ahead of' if skew > _NONE else 'behind'} the "
+            "operator's: tokens are refused beyond a minute, and renewals come too early or too late. Set both by NTP",
+        )
 
     def _details(self) -> dict[str, Any]:
         details: dict[str, Any] = {}

@@ -39,6 +39,7 @@ class Obtained:
     issued: Issued
     reason: Reason
     duration: timedelta | None  # what was asked for; None: the CA's default
+    refused: tuple[tuple[Route, str], ...] = ()  # the routes tried before, with the CA's words
 
 
 async def ask(
@@ -58,21 +59,23 @@ async def ask(
         now=clock(),
     )
     authority = authorities.use(observed.authority.name)
-    refusal = Refused(403, "no route is left for this certificate")
+    refused: list[tuple[Route, str]] = []
     for route in routes:
         require()
         try:
             issued, duration = await _by(route, authority, observed, step, clock)
-        except Refused as refused:
-            refusal = refused
-            log.info("route refused", extra={"route": route.value, "status": refused.status, "text": str(refused)})
+        except Refused as refusal:
+            refused.append((route, str(refusal)))
+            log.info("route refused", extra={"route": route.value, "status": refusal.status, "text": str(refusal)})
+            if route is routes[-1]:
+                raise
         except Unreachable as failure:
             if not failure.answered:
                 authorities.report(observed.authority.name, failure)
             raise
         else:
-            return Obtained(issued=issued, reason=step.finding.reason, duration=duration)
-    raise refusal
+            return Obtained(issued=issued, reason=step.finding.reason, duration=duration, refused=tuple(refused))
+    raise Refused(403, "no route is left for this certificate")
 
 
 async def _by(

@@ -37,7 +37,8 @@ from certrenewal.domain.status import (
     with_workloads,
     without_failure,
 )
-from certrenewal.domain.timing import Plan, retry_delay
+from certrenewal.domain.timing import retry_delay
+from certrenewal.domain.validity import doubts
 from certrenewal.kube.errors import NotFound
 from certrenewal.kube.store import Store
 
@@ -89,7 +90,9 @@ class Teller:
         status = without_failure(with_certificate(renewal.status, leaf, due=plan.due, duration=duration))
         if obtained is not None:
             route = obtained.issued.route
-            status = with_renewal(status, leaf, route=route, reason=obtained.reason, now=self._clock())
+            status = with_renewal(
+                status, leaf, route=route, reason=obtained.reason, now=self._clock(), refused=obtained.refused
+            )
         if requested := renew_now(self._cache, renewal):
             status = {**status, "renewNow": requested}
         uid, version = secret
@@ -102,7 +105,11 @@ class Teller:
         )
         status = self._with(renewal, {**status, "observedSecret": seen}, ready)
         due = await self.settle(renewal, status, observed.spec, fingerprint=leaf.fingerprint, first=first)
-        await self._announce(renewal, recorded, leaf, obtained, plan)
+        await self._announce(renewal, recorded, leaf, obtained)
+        if leaf.fingerprint != recorded.fingerprint:
+            chain = obtained.issued.chain if obtained else observed.held.chain
+            for warning in doubts(chain, asked=duration, plan=plan):
+                await self._reporter.tell(about(renewal), warning.reason, warning.message, warning=True)
         return due
 
     async def settle(
@@ -190,9 +197,7 @@ class Teller:
             with contextlib.suppress(KeyError):
                 gauge.remove(key.namespace, key.name)
 
-    async def _announce(
-        self, renewal: Renewal, recorded: Recorded, leaf: Leaf, obtained: Obtained | None, plan: Plan
-    ) -> None:
+    async def _announce(self, renewal: Renewal, recorded: Recorded, leaf: Leaf, obtained: Obtained | None) -> None:
         subject, until = about(renewal), f"valid until {timestamp(leaf.not_after)}"
         if obtained is not None:
             route = obtained.issued.route
@@ -201,8 +206,6 @@ class Teller:
             await self._reporter.tell(subject, Reason.ISSUED if route is Route.SIGN else Reason.RENEWED, message)
         elif leaf.fingerprint != recorded.fingerprint:
             await self._reporter.tell(subject, Reason.ADOPTED, f"serial {leaf.serial} found in the Secret, {until}")
-        if plan.ignored and leaf.fingerprint != recorded.fingerprint:
-            await self._reporter.tell(subject, Reason.RENEW_BEFORE_IGNORED, plan.ignored, warning=True)
 
     async def _trouble(self, renewal: Renewal, status: Status, finding: Finding, *, good: bool) -> None:
         """Write a status that tells of trouble, with one Event where it is new trouble."""

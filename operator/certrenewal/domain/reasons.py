@@ -43,6 +43,8 @@ class Reason(StrEnum):
     BAD_CERTIFICATE = "BadCertificate"
     SECRET_NOT_WRITTEN = "SecretNotWritten"
     RENEW_BEFORE_IGNORED = "RenewBeforeIgnored"
+    DURATION_SHORTENED = "DurationShortened"
+    OUTLIVES_ISSUER = "OutlivesIssuer"
 
     # The state of a rollout.
     RESTART_PENDING = "RestartPending"
@@ -54,5 +56,7 @@ class Reason(StrEnum):
     HOST_NOT_IN_CERTIFICATE = "HostNotInCertificate"
     CERTIFICATE_NOT_TRUSTED = "CertificateNotTrusted"
     PROVISIONER_NOT_FOUND = "ProvisionerNotFound"
+    CLOCK_SKEW = "ClockSkew"
+    CLOCK_IN_SYNC = "ClockInSync"
     PASSWORD_WRONG = "PasswordWrong"
     PASSWORD_SECRET_MISSING = "PasswordSecretMissing"

@@ -79,8 +79,19 @@ def with_certificate(status: Status, leaf: Leaf, *, due: datetime, duration: tim
     return {**status, "certificate": certificate, "renewalTime": timestamp(due)}
 
 
-def with_renewal(status: Status, leaf: Leaf, *, route: Route, reason: Reason, now: datetime) -> Status:
-    """The status with one more certificate obtained, in `lastRenewal` and in the history of the last ten."""
+def with_renewal(
+    status: Status,
+    leaf: Leaf,
+    *,
+    route: Route,
+    reason: Reason,
+    now: datetime,
+    refused: Iterable[tuple[Route, str]] = (),
+) -> Status:
+    """The status with one more certificate obtained, in `lastRenewal` and in the history of the last ten.
+
+    ``refused`` are the routes that the CA refused before, with its words.
+    """
     entry = {
         "time": timestamp(now),
         "serial": leaf.serial,
@@ -89,7 +100,9 @@ def with_renewal(status: Status, leaf: Leaf, *, route: Route, reason: Reason, no
         "reason": reason.value,
         "notAfter": timestamp(leaf.not_after),
     }
-    last = {"time": timestamp(now), "route": route.value, "reason": reason.value}
+    last: dict[str, Any] = {"time": timestamp(now), "route": route.value, "reason": reason.value}
+    if rungs := [{"route": tried.value, "message": words} for tried, words in refused]:
+        last["refused"] = rungs
     return {**status, "lastRenewal": last, "history": [entry, *(status.get("history") or ())][:HISTORY]}
 
 

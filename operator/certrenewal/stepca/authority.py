@@ -78,6 +78,11 @@ class Authority:
         """End its connections."""
         await self._transport.close()
 
+    @property
+    def skew(self) -> timedelta | None:
+        """How far the CA's clock was ahead of ours at its last answer, to the second."""
+        return self._transport.skew
+
     async def probe(self) -> None:
         """Ask whether the CA answers; Unreachable where it does not."""
         await self._transport.call("GET", "/health")
@@ -187,6 +192,7 @@ async def connect(spec: AuthoritySpec, password: bytes | None) -> Authority:
     async with Transport(spec.url, pinned) as first:
         roots = _united(await fetch_roots(first), pinned)
     transport = Transport(spec.url, roots)
+    transport.skew = first.skew
     try:
         provisioner = None
         if spec.provisioner is not None and password is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,6 +30,7 @@ class Transport:
 
     def __init__(self, url: str, roots: Iterable[x509.Certificate] | None) -> None:
         self._url = url
+        self.skew: timedelta | None = None  # how far the CA's clock was ahead of ours at its last answer
         self._ssl: ssl.SSLContext | bool = False if roots is None else client_context(roots)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(keepalive_timeout=KEEP_ALIVE, limit=0), timeout=TIMEOUT
@@ -60,6 +62,7 @@ class Transport:
             async with self._session.request(
                 method, self._url + path, json=body, headers=headers, ssl=context or self._ssl
             ) as response:
+                self.skew = _skew(response)
                 return _answer(response, await _body(response))
         except aiohttp.ClientConnectorCertificateError as failure:
             raise _distrusted(self._url, failure) from None
@@ -109,6 +112,14 @@ def _json(text: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return content if isinstance(content, dict) else None
+
+
+def _skew(response: aiohttp.ClientResponse) -> timedelta | None:
+    """The CA's Date (RFC 9110 §6.6.1, whole seconds) against our clock."""
+    try:
+        return parsedate_to_datetime(response.headers["Date"]) - datetime.now(UTC)
+    except (KeyError, ValueError, TypeError):
+        return None
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> timedelta | None:
