@@ -83,6 +83,46 @@ def test_an_upgrade_changes_the_authority_and_an_uninstall_keeps_the_crds(clean:
     assert clean.find("certauthorities", "", "default") is not None
 
 
+def test_the_rights_are_those_that_are_used_and_no_other(clean: ControlPlane, ca: StepCA) -> None:
+    operators.install(clean, SYSTEM, values={"authority": authority(ca)})
+
+    account = Operator(clean, SYSTEM).account
+
+    assert rights(clean, account) == {
+        "secrets": "get list watch create patch",
+        "namespaces": "list watch",
+        "events": "create",
+        "certrenewals.certrenewal.dev": "list watch create patch delete",
+        "certrenewals/status.certrenewal.dev": "patch",
+        "certauthorities.certrenewal.dev": "list watch",
+        "certauthorities/status.certrenewal.dev": "patch",
+        "deployments.apps": "list watch patch",
+        "statefulsets.apps": "list watch patch",
+        "daemonsets.apps": "list watch patch",
+        f"leases.coordination.k8s.io in {SYSTEM}": "get create update",
+    }
+
+
+def rights(plane: ControlPlane, account: str) -> dict[str, str]:
+    """The verbs that all bindings together give a ServiceAccount of the release, by resource and namespace."""
+    found: dict[str, str] = {}
+    for kind in ("clusterrolebindings", "rolebindings"):
+        for binding in plane.objects(f"{kind}.rbac.authorization.k8s.io"):
+            subjects = [(s["kind"], s.get("namespace"), s["name"]) for s in binding.get("subjects") or ()]
+            if ("ServiceAccount", SYSTEM, account) not in subjects:
+                continue
+            namespace = binding["metadata"].get("namespace", "")
+            reference = binding["roleRef"]
+            home = "" if reference["kind"] == "ClusterRole" else namespace
+            role = plane.get(f"{reference['kind'].lower()}s.rbac.authorization.k8s.io", home, reference["name"])
+            for rule in role["rules"]:
+                for resource in rule["resources"]:
+                    for group in rule["apiGroups"]:
+                        label = f"{resource}.{group}".rstrip(".") + (f" in {namespace}" if namespace else "")
+                        found[label] = " ".join([*found.get(label, "").split(), *rule["verbs"]])
+    return found
+
+
 def test_with_watched_namespaces_there_is_no_right_on_other_secrets(clean: ControlPlane, ca: StepCA) -> None:
     for name in ("inside", "outside"):
         clean.apply(manifests.namespace(name))

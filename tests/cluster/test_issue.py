@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-from certrenewal.domain.certificate import dump_key, load_key
+from certrenewal.domain.certificate import PrivateKey, dump_certificates, dump_key, load_certificates, load_key
 from certrenewal.domain.keys import KeyAlgorithm
 from tests.cluster.site import PASSWORD_SECRET, SYSTEM, Site
 from tests.conftest import MakeCA
 from tests.testbed import manifests
-from tests.testbed.faults import ca_proxy
+from tests.testbed.faults import HttpProxy, ca_proxy
 from tests.testbed.processes import until
+from tests.testbed.stepca import StepCA
 
 
 @pytest.mark.parametrize("algorithm", list(KeyAlgorithm))
@@ -138,3 +144,70 @@ def test_a_wrong_answer_never_reaches_the_secret(
 
         site.await_ready(namespace)
         site.plane.delete("certauthorities", "", "lying")
+
+
+@pytest.fixture
+def liar(site: Site, tmp_path: Path) -> Iterator[HttpProxy]:
+    """A proxy before the CA that can lie, and the CertAuthority ``liar`` that leads to it."""
+    with ca_proxy(site.ca, tmp_path) as proxy:
+        site.plane.create(manifests.cert_authority("liar", site.ca, password=(SYSTEM, PASSWORD_SECRET), url=proxy.url))
+        yield proxy
+        site.plane.delete("certauthorities", "", "liar")
+
+
+@pytest.mark.parametrize(
+    ("hours", "name", "issuer", "words"),
+    [
+        ((-1, 1), "web-tls.{}.svc", "own", ""),
+        ((-1, 1), "other.example.com", "own", "other.example.com"),
+        ((-2, -1), "web-tls.{}.svc", "own", "ended at"),
+        ((1, 2), "web-tls.{}.svc", "own", "begins at"),
+        ((-1, 1), "web-tls.{}.svc", "foreign", "trusted root"),
+    ],
+    ids=["the truth", "other names", "ended", "not begun", "another root"],
+)
+def test_each_fault_of_an_answer_keeps_it_from_the_secret(
+    site: Site,
+    namespace: str,
+    liar: HttpProxy,
+    make_ca: MakeCA,
+    hours: tuple[int, int],
+    name: str,
+    issuer: str,
+    words: str,
+) -> None:
+    """The answer certifies the right key: only what the case names is wrong with it."""
+    site.order(namespace, authority="liar")
+    site.await_ready(namespace)
+    before = site.secret(namespace)["data"]
+    key = load_key(manifests.decoded(site.secret(namespace), "tls.key"))
+    ca = site.ca if issuer == "own" else make_ca("Foreign")
+    chain = forged(ca, key, name.format(namespace), hours)
+
+    liar.answer("POST", "/renew", 201, json.dumps({"certChain": chain}), times=None)
+    site.plane.annotate("secrets", namespace, "web-tls", renew_now="1")
+    message = site.await_condition(namespace, status="True", reason="BadCertificate" if words else "Renewed")
+
+    assert words in message
+    assert (site.secret(namespace)["data"] == before) is bool(words)
+
+
+def forged(ca: StepCA, key: PrivateKey, name: str, hours: tuple[int, int]) -> Sequence[str]:
+    """A chain as ``ca`` would answer it, for this key and DNS name, valid between these hours from now."""
+    secrets, certificates = ca.folder / "secrets", ca.folder / "certs"
+    signer = serialization.load_pem_private_key((secrets / "intermediate_ca_key").read_bytes(), ca.password.encode())
+    (issuer,) = load_certificates((certificates / "intermediate_ca.crt").read_bytes())
+    assert isinstance(signer, EllipticCurvePrivateKey)
+    now = datetime.now(UTC)
+    leaf = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(issuer.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + timedelta(hours=hours[0]))
+        .not_valid_after(now + timedelta(hours=hours[1]))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
+        .sign(signer, hashes.SHA256())
+    )
+    return [dump_certificates([certificate]).decode() for certificate in (leaf, issuer)]

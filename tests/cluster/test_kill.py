@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,6 +117,38 @@ def test_a_failed_patch_costs_no_second_certificate(
     assert len(site.events(namespace, reason="Issued")) == 1
 
 
+def test_a_certificate_put_in_between_is_not_overwritten(
+    site: Site, namespace: str, slow_api: tuple[HttpProxy, Operator]
+) -> None:
+    proxy, _ = slow_api
+    crt, key = site.ca.certificate(f"web-tls.{namespace}.svc")
+    held = proxy.delay("PATCH", r"/secrets/web-tls\b", 1, times=1)
+    site.order(namespace)
+    until(lambda: held.hits > 0, 20, "the operator is about to write")
+
+    data = {"tls.crt": manifests.encoded(crt), "tls.key": manifests.encoded(key)}
+    site.plane.merge_patch("secrets", namespace, "web-tls", {"data": data})
+    site.await_condition(namespace, status="True", reason="Adopted")
+
+    assert {name: site.secret(namespace)["data"][name] for name in data} == data
+
+
+def test_the_data_of_secrets_is_in_no_list_and_no_watch(
+    site: Site, namespace: str, slow_api: tuple[HttpProxy, Operator]
+) -> None:
+    proxy, operator = slow_api
+    site.plane.create(manifests.secret("large", namespace, {"noise": secrets.token_hex(250_000)}))
+    operator.restart()
+    site.plane.annotate("secrets", namespace, "large", seen="true")
+    site.order(namespace)
+    site.await_ready(namespace)
+
+    streams = [seen for seen in proxy.requests if seen.path.startswith("/api/v1/secrets?")]
+
+    assert {"watch=true" in seen.path for seen in streams} == {True, False}
+    assert max(seen.size for seen in streams) < 250_000
+
+
 def test_cut_watches_are_taken_up_again(site: Site, namespace: str, slow_api: tuple[HttpProxy, Operator]) -> None:
     proxy, _ = slow_api
 
@@ -136,10 +169,10 @@ def test_of_two_replicas_one_acts_and_the_other_takes_over_from_a_clean_stop(sit
         assert standby.metric("certrenewal_renewals_total") == 0
 
         site.operator.stop()
+        until(lambda: standby.metric("certrenewal_leader") == 1, 2, "the standby leads before the Lease runs out")
         site.order(namespace, "second")
         site.await_ready(namespace, "second")
 
-        assert standby.metric("certrenewal_leader") == 1
         assert standby.metric("certrenewal_renewals_total") == 1
     finally:
         standby.stop()

@@ -33,6 +33,17 @@ def test_a_short_certificate_is_renewed_before_two_thirds_of_its_life(site: Site
     assert second.leaf.public_key == first.leaf.public_key
 
 
+def test_a_restarted_operator_still_renews_in_time(site: Site, namespace: str) -> None:
+    site.order(namespace, duration="30s")
+    first = site.await_ready(namespace)
+
+    site.operator.restart()
+    second = site.await_new(namespace, after=first, patience=30)
+
+    assert second.leaf.not_before < first.leaf.not_before + first.leaf.lifetime * 2 / 3 + timedelta(seconds=2)
+    assert last_route(site, namespace) == ("RenewMTLS", "RenewalDue")
+
+
 def test_renew_before_is_kept(site: Site, namespace: str) -> None:
     site.order(namespace, duration="24h", renew_before="4h")
     leaf = site.await_ready(namespace).leaf

@@ -178,6 +178,37 @@ def test_rolled_out_is_true_only_when_every_replica_runs_the_certificate(site: S
     assert site.status(namespace)["restarts"] == "1/1"
 
 
+def test_rolled_out_waits_for_controllers_that_have_not_looked_yet(site: Site, namespace: str) -> None:
+    settled(site, namespace, manifests.deployment("web", namespace, manifests.volume("web-tls")))
+    before = site.chain(namespace)
+    controllers = site.plane.process("kube-controller-manager")
+
+    controllers.pause()
+    try:
+        site.plane.annotate("secrets", namespace, "web-tls", renew_now="1")
+        site.await_new(namespace, after=before)
+        until(lambda: site.generation(namespace, "web") == 2, 20, "the restart")
+        site.await_condition(namespace, kind="RolledOut", status="False", reason="Restarting")
+    finally:
+        controllers.resume()
+
+    site.await_rolled_out(namespace)
+
+
+def test_replicas_that_are_not_available_are_not_rolled_out(site: Site, namespace: str) -> None:
+    workload = manifests.deployment("web", namespace, manifests.volume("web-tls"))
+    workload["spec"]["template"]["metadata"]["labels"][manifests.NEVER_READY] = "true"
+    site.plane.create(workload)
+    until(lambda: site.plane.get("deployments.apps", namespace, "web")["status"].get("updatedReplicas"), 20, "a pod")
+    crt, key = site.ca.certificate(f"web.{namespace}.svc", not_after="24h")
+
+    adopted = manifests.tls_secret("web-tls", namespace, crt, key, annotations=manifests.prefixed(renew="true"))
+    site.plane.create(adopted)
+    site.await_ready(namespace)
+
+    assert site.condition(namespace, kind="RolledOut") == ("False", "Restarting")
+
+
 def test_two_new_certificates_of_one_workload_are_both_marked(site: Site, namespace: str) -> None:
     for name in ("web-tls", "db-tls"):
         site.order(namespace, name)

@@ -98,6 +98,23 @@ def test_a_foreign_ca_at_the_url_is_asked_for_its_root_alone(site: Site, authori
     assert {call["path"] for call in foreign.calls()} == {f"/root/{site.ca.fingerprint}"}
 
 
+def test_another_root_under_the_fingerprint_is_not_believed(
+    site: Site, authority: str, make_ca: MakeCA, tmp_path: Path
+) -> None:
+    foreign = make_ca("Impostor")
+    with ca_proxy(foreign, tmp_path) as proxy:
+        proxy.answer("GET", "/root/", 200, json.dumps({"ca": foreign.root_pem}), times=None)
+        wrong = manifests.cert_authority(
+            authority, foreign, password=PASSWORD, url=proxy.url, fingerprint=site.ca.fingerprint
+        )
+        site.plane.create(wrong)
+
+        message = refused(site, authority, "FingerprintMismatch")
+
+        assert site.ca.fingerprint in message
+        assert {seen.path for seen in proxy.requests} == {f"/root/{site.ca.fingerprint}"}
+
+
 def test_a_bundle_that_does_not_lead_to_the_server_is_refused(site: Site, authority: str, make_ca: MakeCA) -> None:
     foreign = make_ca("Impostor")
     wrong = manifests.cert_authority(authority, foreign, password=PASSWORD)

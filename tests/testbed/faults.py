@@ -224,11 +224,12 @@ class Rule:
 
 @dataclass(slots=True, kw_only=True)
 class Seen:
-    """A request that came through the proxy, and the status it was answered with (0: cut or under way)."""
+    """A request that came through the proxy, the status of its answer (0: cut or under way) and its bytes so far."""
 
     method: str
     path: str
     status: int = 0
+    size: int = 0
 
 
 class HttpProxy(_Background):
@@ -358,7 +359,7 @@ class HttpProxy(_Background):
                 await upstream.read()
                 return _lost(transport)
             seen.status = upstream.status
-            return await _relay(upstream, request, transport)
+            return await _relay(upstream, request, transport, seen)
 
 
 def api_proxy(plane: ControlPlane, folder: Path) -> HttpProxy:
@@ -381,7 +382,7 @@ def ca_proxy(ca: StepCA, folder: Path) -> HttpProxy:
 
 
 async def _relay(
-    upstream: aiohttp.ClientResponse, request: web.Request, transport: asyncio.BaseTransport
+    upstream: aiohttp.ClientResponse, request: web.Request, transport: asyncio.BaseTransport, seen: Seen
 ) -> web.StreamResponse:
     headers = {name: value for name, value in upstream.headers.items() if name.lower() not in _HOP_BY_HOP}
     response = web.StreamResponse(status=upstream.status, headers=headers)
@@ -390,6 +391,7 @@ async def _relay(
     try:
         await response.prepare(request)
         async for piece in upstream.content.iter_any():
+            seen.size += len(piece)
             await response.write(piece)
         await response.write_eof()
     except (aiohttp.ClientError, OSError):

@@ -1,0 +1,1 @@
+"""Tests of the pure core: no cluster, no CA, no waiting."""
