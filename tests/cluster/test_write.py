@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from certrenewal.domain.certificate import key_fits, load_key, parse_chain
+from certrenewal.domain.certificate import dump_certificates, key_fits, load_key, parse_chain
 from tests.cluster.site import Site
 from tests.testbed import manifests
 from tests.testbed.processes import until
@@ -73,6 +73,10 @@ def test_an_edit_by_hand_is_healed_by_the_gentlest_step(site: Site, namespace: s
     patch = {"data": {"ca.crt": manifests.encoded("garbage")}}
     site.plane.merge_patch("secrets", namespace, "web-tls", patch)
     until(lambda: manifests.decoded(site.secret(namespace), "ca.crt") != b"garbage", 10, "the roots are back")
+    whole = manifests.decoded(site.secret(namespace), "tls.crt")
+    leaf_alone = {"data": {"tls.crt": manifests.encoded(dump_certificates(first.certificates[:1]))}}
+    site.plane.merge_patch("secrets", namespace, "web-tls", leaf_alone)
+    until(lambda: manifests.decoded(site.secret(namespace), "tls.crt") == whole, 10, "the chain is back")
     unsigned = site.calls() - calls
     site.plane.merge_patch("secrets", namespace, "web-tls", {"data": {"tls.key": manifests.encoded("garbage")}})
     site.await_new(namespace, after=first)

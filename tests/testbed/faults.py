@@ -307,7 +307,11 @@ class HttpProxy(_Background):
 
     async def _close(self) -> None:
         await self._cut_streams(re.compile(""))
+        server = self._runner.server
+        idle = [handler.transport for handler in server.connections if handler.transport] if server else []
         await self._runner.cleanup()
+        for transport in idle:
+            transport.abort()  # TLS would wait for the client's goodbye, longer than this loop runs
         await self._session.close()
 
     async def _cut_streams(self, path: re.Pattern[str]) -> int:

@@ -149,7 +149,7 @@ class Keeper:
         """Probe what there is; build it anew where the object, its password or the CA's roots changed."""
         if self.authority is not None and self._built_from == self._seen.spec:
             await self.authority.probe()
-            if await self.authority.current_roots() == self.authority.roots:
+            if await self.authority.is_current():
                 return
         built_from = self._seen.spec
         password = await self._password(spec)
@@ -199,6 +199,7 @@ class Keeper:
             return {"policy": _policy(self._seen.spec)}
         return {
             "roots": self.authority.roots,
+            "intermediates": self.authority.intermediates,
             "bundle": dump_certificates(self.authority.roots),
             "policy": _policy(self._seen.spec),
             "can_sign": self.authority.provisioner is not None,

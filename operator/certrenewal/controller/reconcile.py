@@ -102,8 +102,8 @@ class Reconciler:
             case Stop(finding):
                 good = finding.reason is not Reason.IMMUTABLE and is_good(observed, now) is None
                 return await self._tell.stopped(renewal, finding, leaf=observed.leaf, good=good)
-            case Repair(finding):
-                return await self._repair(renewal, observed, secret, finding)
+            case Repair():
+                return await self._repair(renewal, observed, secret, step)
             case Obtain():
                 return await self._obtain(renewal, observed, secret, step)
 
@@ -135,14 +135,17 @@ class Reconciler:
         return await self._good(renewal, observed, observed.leaf, (secret.uid, secret.resource_version))
 
     async def _repair(
-        self, renewal: Renewal, observed: Observed, secret: Secret | None, finding: Finding
+        self, renewal: Renewal, observed: Observed, secret: Secret | None, step: Repair
     ) -> datetime | None:
         assert secret is not None  # decide() found a good certificate in it
         assert observed.leaf is not None
         self._require()
-        version = await self._store.write_secret(secret, {observed.spec.data_keys.ca: observed.authority.bundle})
+        keys, data = observed.spec.data_keys, {observed.spec.data_keys.ca: observed.authority.bundle}
+        if step.chain is not None:
+            data[keys.crt] = step.chain.pem
+        version = await self._store.write_secret(secret, data)
         self._saw_own_write(secret, version)
-        await self._tell.repaired(renewal, finding)
+        await self._tell.repaired(renewal, step.finding)
         return await self._good(renewal, observed, observed.leaf, (secret.uid, version))
 
     async def _obtain(

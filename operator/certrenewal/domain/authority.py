@@ -137,6 +137,7 @@ class AuthorityView:
     reason: str
     message: str
     roots: tuple[x509.Certificate, ...] = ()
+    intermediates: tuple[x509.Certificate, ...] = ()
     policy: tuple[Rule, ...] = ()
     can_sign: bool = False
     renew_after_expiry: bool = False

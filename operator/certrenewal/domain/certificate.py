@@ -72,6 +72,13 @@ class Chain:
     certificates: tuple[x509.Certificate, ...]
     pem: bytes
 
+    def completed(self, intermediates: Iterable[x509.Certificate]) -> Chain:
+        """The same leaf with the one of ``intermediates`` that issued it, alone where none did."""
+        leaf = self.certificates[0]
+        found = tuple(issuer for issuer in intermediates if _is_issued_by(leaf, issuer))[:1]
+        certificates = (leaf, *found)
+        return Chain(self.leaf, certificates, dump_certificates(certificates))
+
     def holds(self, roots: Iterable[x509.Certificate]) -> bool:
         """Whether each certificate is signed by the next and the last one by a root. Says nothing about time."""
         for subject, issuer in zip(self.certificates, self.certificates[1:], strict=False):

@@ -118,9 +118,10 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """The roots beside a good certificate are written again, without the CA."""
+    """What lies around a good leaf is written again, without the CA: the roots and, where it was broken, the chain."""
 
     finding: Finding
+    chain: Chain | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +147,8 @@ def decide(observed: Observed, now: datetime) -> Step:
         return Stop(stop)
     if need.reason is Reason.ROOTS_CHANGED:
         return Repair(need)
+    if need.reason is Reason.CHAIN_BROKEN:
+        return Repair(need, _completed(observed))
     verdict = _verdict(observed)
     if verdict.denial:
         return Stop(Finding(Reason.NAME_DENIED, verdict.denial))
@@ -192,6 +195,24 @@ def key_mismatch(observed: Observed, _: datetime) -> Finding | None:
     if held.chain and held.key and not key_fits(held.key, held.chain.leaf):
         return Finding(Reason.KEY_MISMATCH, f"the private key in Secret {observed.spec.secret_name} is another's")
     return None
+
+
+def chain_broken(observed: Observed, _: datetime) -> Finding | None:
+    """The leaf is the authority's, but what follows it does not lead to a root."""
+    chain, roots = observed.held.chain, observed.authority.roots
+    if chain and roots and not chain.holds(roots) and _completed(observed):
+        return Finding(
+            Reason.CHAIN_BROKEN, f"{observed.spec.data_keys.crt} lacks the CA certificate that issued the leaf"
+        )
+    return None
+
+
+def _completed(observed: Observed) -> Chain | None:
+    """The chain with the authority's intermediate, where that makes it lead to a root."""
+    if observed.held.chain is None:
+        return None
+    chain = observed.held.chain.completed(observed.authority.intermediates)
+    return chain if chain.holds(observed.authority.roots) else None
 
 
 def issuer_changed(observed: Observed, _: datetime) -> Finding | None:
@@ -264,6 +285,7 @@ _FAULTS: tuple[_Check, ...] = (
     missing,
     malformed,
     key_mismatch,
+    chain_broken,
     issuer_changed,
     names_changed,
     key_changed,
@@ -327,9 +349,15 @@ def _verdict(observed: Observed) -> policy.Verdict:
     )
 
 
+# What a renewal of the certificate at hand, or no certificate at all, can give.
+_BY_RENEWAL = frozenset(
+    {Reason.RENEWAL_DUE, Reason.RENEWAL_REQUESTED, Reason.EXPIRED, Reason.CHAIN_BROKEN, Reason.ROOTS_CHANGED}
+)
+
+
 def _must_sign(observed: Observed, need: Finding, max_duration: timedelta | None) -> bool:
     """Whether renewing the certificate at hand cannot give what is wanted."""
-    if need.reason not in (Reason.RENEWAL_DUE, Reason.RENEWAL_REQUESTED, Reason.EXPIRED, Reason.ROOTS_CHANGED):
+    if need.reason not in _BY_RENEWAL:
         return True
     leaf = observed.leaf
     if leaf is None or (need.reason is Reason.EXPIRED and not observed.authority.renew_after_expiry):

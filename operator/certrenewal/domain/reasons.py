@@ -21,6 +21,7 @@ class Reason(StrEnum):
     MALFORMED = "Malformed"
     KEY_MISMATCH = "KeyMismatch"
     KEY_CHANGED = "KeyChanged"
+    CHAIN_BROKEN = "ChainBroken"
     ISSUER_CHANGED = "IssuerChanged"
     NAMES_CHANGED = "NamesChanged"
     DURATION_CHANGED = "DurationChanged"

@@ -39,7 +39,7 @@ from certrenewal.stepca import keys, tokens
 from certrenewal.stepca.errors import BadAnswer, Refused
 from certrenewal.stepca.provisioner import Provisioner, find
 from certrenewal.stepca.transport import Transport, client_context
-from certrenewal.stepca.trust import fetch_roots, pinned_roots
+from certrenewal.stepca.trust import fetch_intermediates, fetch_roots, pinned_roots
 
 # A certificate from a CA whose clock runs ahead is still used; step-ca backdates by a minute itself.
 CLOCK_TOLERANCE = timedelta(minutes=5)
@@ -63,11 +63,13 @@ class Authority:
         spec: AuthoritySpec,
         *,
         roots: tuple[x509.Certificate, ...],
+        intermediates: tuple[x509.Certificate, ...],
         transport: Transport,
         provisioner: Provisioner | None,
     ) -> None:
         self.spec = spec
         self.roots = roots
+        self.intermediates = intermediates
         self.provisioner = provisioner
         self._transport = transport
         self._slots = asyncio.Semaphore(spec.concurrency)
@@ -87,9 +89,10 @@ class Authority:
         """Ask whether the CA answers; Unreachable where it does not."""
         await self._transport.call("GET", "/health")
 
-    async def current_roots(self) -> tuple[x509.Certificate, ...]:
-        """The roots that the CA names now, with those pinned."""
-        return _united(await fetch_roots(self._transport), self.roots)
+    async def is_current(self) -> bool:
+        """Whether the CA still names the same roots and intermediates."""
+        roots = _united(await fetch_roots(self._transport), self.roots)
+        return roots == self.roots and await fetch_intermediates(self._transport) == self.intermediates
 
     async def sign(
         self, key: PrivateKey, *, names: Sequence[Name], duration: timedelta | None, now: datetime
@@ -197,7 +200,13 @@ async def connect(spec: AuthoritySpec, password: bytes | None) -> Authority:
         provisioner = None
         if spec.provisioner is not None and password is not None:
             provisioner = await find(transport, spec.provisioner, password)
-        return Authority(spec, roots=roots, transport=transport, provisioner=provisioner)
+        return Authority(
+            spec,
+            roots=roots,
+            intermediates=await fetch_intermediates(transport),
+            transport=transport,
+            provisioner=provisioner,
+        )
     except BaseException:
         await transport.close()
         raise

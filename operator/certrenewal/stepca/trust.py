@@ -10,7 +10,7 @@ from cryptography import x509
 from certrenewal.domain.authority import AuthoritySpec
 from certrenewal.domain.certificate import Malformed, fingerprint, load_certificates
 from certrenewal.domain.reasons import Reason
-from certrenewal.stepca.errors import BadAnswer, NotReady, Refused
+from certrenewal.stepca.errors import BadAnswer, NotReady, Refused, Unreachable
 from certrenewal.stepca.transport import Transport
 
 
@@ -39,6 +39,19 @@ async def pinned_roots(spec: AuthoritySpec) -> tuple[x509.Certificate, ...]:
 async def fetch_roots(transport: Transport) -> tuple[x509.Certificate, ...]:
     """The roots that the CA wants its clients to trust, over a verified connection."""
     answer = await transport.call("GET", "/roots")
+    return tuple(_certificates(answer.get("crts")))
+
+
+async def fetch_intermediates(transport: Transport) -> tuple[x509.Certificate, ...]:
+    """The intermediates that sign now; none where the CA does not tell (step-ca before 0.27.3)."""
+    try:
+        answer = await transport.call("GET", "/intermediates")
+    except Refused:
+        return ()
+    except Unreachable as failure:
+        if failure.answered:  # 501: it has none
+            return ()
+        raise
     return tuple(_certificates(answer.get("crts")))
 
 
