@@ -94,10 +94,8 @@ class Keeper:
 
     def uses_secret(self, secret: Key) -> bool:
         """Whether the provisioner's password lies in this Secret."""
-        with contextlib.suppress(InvalidSpec, KeyError):
-            provisioner = parse_authority(self._seen.spec).provisioner
-            return provisioner is not None and secret == Key(provisioner.password.namespace, provisioner.password.name)
-        return False
+        reference = (self._seen.spec.get("provisioner") or {}).get("passwordSecretRef") or {}
+        return (reference.get("namespace"), reference.get("name")) == (secret.namespace, secret.name)
 
     def trip(self, failure: Unreachable) -> None:
         """A call got no answer: nobody calls before the next probe got one."""
@@ -153,9 +151,10 @@ class Keeper:
                 return
         built_from = self._seen.spec
         password = await self._password(spec)
-        fresh = await connect(spec, password)
-        await self._drop()
-        self.authority, self._built_from = fresh, built_from
+        old, self.authority = self.authority, await connect(spec, password)
+        self._built_from = built_from
+        if old is not None:
+            await old.close()
 
     async def _password(self, spec: AuthoritySpec) -> bytes | None:
         if spec.provisioner is None:

@@ -92,7 +92,7 @@ class Operator:
         self._probes = Probes(
             host=settings.listen_host,
             port=settings.listen_port,
-            healthy=self.watching.fault,
+            healthy=self._fault,
             ready=self._synced.is_set,
         )
         self._events = 0
@@ -210,7 +210,7 @@ class Operator:
         return min(0.2 * float(2 ** min(failures, 10)), LONGEST_RETRY.total_seconds())
 
     async def _sync(self) -> None:
-        """Wait for the first lists, then tell the authorities' state each time this replica comes to lead."""
+        """Wait for the first lists; then, once this replica leads, have the authorities' state told."""
         await self.watching.until_listed(self._expected())
         seen = -1
         while seen != self._events:
@@ -248,6 +248,13 @@ class Operator:
             except ClusterError as failure:
                 log.warning("the API server does not know our CRDs yet", extra={"error": str(failure)})
             await asyncio.sleep(1)
+
+    def _fault(self) -> str | None:
+        """What should make the kubelet start this process anew."""
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                return f"{task.get_name()} ended: {type(task.exception()).__name__}"
+        return self.watching.fault()
 
     def _leads(self) -> bool:
         return self._elector.leads

@@ -77,7 +77,9 @@ class Authority:
         self._rate = AsyncLimiter(spec.requests_per_second, 1)
 
     async def close(self) -> None:
-        """End its connections."""
+        """End its connections, once the calls under way have ended."""
+        for _ in range(self.spec.concurrency):
+            await self._slots.acquire()
         await self._transport.close()
 
     @property
