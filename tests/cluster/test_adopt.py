@@ -18,6 +18,7 @@ def test_an_annotated_secret_is_filled_and_owned(site: Site, namespace: str) -> 
         {"apiVersion": "v1", "kind": "Secret", "name": "web-tls", "uid": secret["metadata"]["uid"], "controller": True}
     ]
     assert renewal["spec"]["secretName"] == "web-tls"
+    assert ("certrenewal", "Apply") in {(f["manager"], f["operation"]) for f in renewal["metadata"]["managedFields"]}
     assert site.condition(namespace) == ("True", "Issued")
 
 

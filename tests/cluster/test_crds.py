@@ -96,4 +96,7 @@ def test_short_names_and_the_category_find_the_objects(site: Site, namespace: st
 
     assert "short" in site.plane.kubectl("get", "crn", "-n", namespace)
     assert "default" in site.plane.kubectl("get", "cra")
+    both = site.plane.kubectl("get", "certrenewal-dev", "-n", namespace)
+    assert "certrenewal.certrenewal.dev/short" in both
+    assert "certauthority.certrenewal.dev/default" in both
     assert "short" in site.plane.kubectl("get", "certrenewal", "-n", namespace)

@@ -169,7 +169,7 @@ def test_of_two_replicas_one_acts_and_the_other_takes_over_from_a_clean_stop(sit
         assert standby.metric("certrenewal_renewals_total") == 0
 
         site.operator.stop()
-        until(lambda: standby.metric("certrenewal_leader") == 1, 2, "the standby leads before the Lease runs out")
+        until(lambda: standby.metric("certrenewal_leader") == 1, 3, "the standby leads before the Lease runs out")
         site.order(namespace, "second")
         site.await_ready(namespace, "second")
 
@@ -196,6 +196,38 @@ def test_a_standby_takes_over_from_a_killed_leader_and_a_woken_one_acts_no_more(
         assert len(site.events(namespace, "first", "Issued")) == 1
     finally:
         standby.stop()
+
+
+def test_a_standby_writes_nothing(site: Site, namespace: str, tmp_path: Path) -> None:
+    with (
+        api_proxy(site.plane, tmp_path) as proxy,
+        Operator(site.plane, SYSTEM, through=proxy, environment=LEASE) as standby,
+    ):
+        until(lambda: standby.metric("certrenewal_authority_ready", authority="default") == 1, 20, "it knows the CA")
+        site.plane.create(manifests.deployment("web", namespace, manifests.volume("web-tls")))
+        site.order(namespace)
+        site.await_ready(namespace)
+        site.await_rolled_out(namespace)
+
+        assert [(seen.method, seen.path) for seen in proxy.requests if seen.method != "GET"] == []
+
+
+def test_a_leader_that_loses_its_lease_while_it_waits_signs_nothing(
+    site: Site, namespace: str, slow_api: tuple[HttpProxy, Operator]
+) -> None:
+    proxy, late = slow_api
+    until(lambda: late.metric("certrenewal_leader") == 1, 20, "it leads")
+    with Operator(site.plane, SYSTEM, environment=LEASE):
+        proxy.delay("GET", r"/secrets/web-tls$", 12)
+        before, looks = site.calls(), late.metric("certrenewal_look_seconds_count")
+
+        site.order(namespace)
+        until(lambda: any(seen.path.endswith("/secrets/web-tls") for seen in proxy.requests), 20, "it reads")
+        proxy.delay("*", r"/leases/", 3600)
+        site.await_ready(namespace)
+        until(lambda: late.metric("certrenewal_look_seconds_count") > looks, 20, "the late answer")
+
+        assert site.calls() == before + 1
 
 
 def test_a_clean_stop_finishes_what_was_signed(

@@ -17,9 +17,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certrenewal.domain.authority import AuthorityView
 from certrenewal.domain.certificate import Leaf, PrivateKey, dump_certificates, dump_key
-from certrenewal.domain.decision import Observed, read_held
 from certrenewal.domain.keys import KeyAlgorithm
 from certrenewal.domain.names import Kind, Name, parse_name
+from certrenewal.domain.observed import Observed, read_held
 from certrenewal.domain.policy import Asker, Pattern, Rule, parse_pattern
 from certrenewal.domain.rollout import Workload
 from certrenewal.domain.spec import Spec, WorkloadRef

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from certrenewal.domain.certificate import dump_certificates, dump_key
-from certrenewal.domain.decision import Held, Observed, Obtain, Repair, Rest, Step, Stop, decide, is_good, read_held
+from certrenewal.domain.decision import Obtain, Repair, Rest, Step, Stop, decide, is_good
 from certrenewal.domain.keys import KeyAlgorithm, KeyRotation
+from certrenewal.domain.observed import Held, Observed, read_held
 from certrenewal.domain.policy import LabelSelector
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import Percent
@@ -117,6 +118,15 @@ def test_the_order_of_names_does_not_count() -> None:
     whole = holding(CA.leaf(["web.shop", "api.shop"]), spec={"names": names("api.shop", "web.shop")})
 
     assert isinstance(decide(whole, EARLY), Rest)
+
+
+@pytest.mark.parametrize(
+    "wanted", [["web.shop"], ["web.shop", "api.shop", "db.shop"], ["db.shop", "web.shop"]], ids=str
+)
+def test_a_name_more_or_less_is_another_certificate(wanted: list[str]) -> None:
+    whole = holding(CA.leaf(["web.shop", "api.shop"]), spec={"names": names(*wanted)})
+
+    assert why(decide(whole, EARLY)) is Reason.NAMES_CHANGED
 
 
 def test_before_the_roots_are_known_nothing_is_said_of_them() -> None:
@@ -231,7 +241,7 @@ def moment(reason: Reason) -> datetime:
     order = [row[0] for row in ORDERED]
     if order.index(reason) <= order.index(Reason.EXPIRED):
         return ENDED
-    return EARLY if reason in (Reason.RENEWAL_REQUESTED, Reason.ROOTS_CHANGED) else LATE
+    return EARLY if reason is Reason.ROOTS_CHANGED else LATE
 
 
 @pytest.mark.parametrize("place", range(2, len(ORDERED)), ids=lambda place: str(ORDERED[place][0]))

@@ -265,6 +265,7 @@ def test_a_workload_tells_whom_it_waits_for(kind: str, spec: dict[str, Any], wor
             id="deadline without a message",
         ),
         pytest.param({"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}, None, id="done"),
+        pytest.param({"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"}, None, id="progresses"),
         pytest.param(
             {"type": "Available", "status": "False", "reason": "MinimumReplicasUnavailable"}, None, id="not yet"
         ),
@@ -298,6 +299,11 @@ def test_long_names_that_begin_alike_have_marks_of_their_own() -> None:
 
     assert one != two
     assert one.startswith("certificate.certrenewal.dev/" + "a" * 52)
+
+
+def test_a_long_name_is_not_cut_at_a_sign() -> None:
+    assert mark_key("a" * 51 + ".-" + "b" * 20).startswith(f"certificate.certrenewal.dev/{'a' * 51}-")
+    assert ".-" not in mark_key("a" * 51 + ".-" + "b" * 20)
 
 
 def test_a_long_name_has_the_same_mark_after_an_upgrade() -> None:

@@ -161,6 +161,12 @@ def test_what_can_be_read_is_kept_beside_what_cannot() -> None:
     assert "certrenewal.dev/duration" in str(wish.problem)
 
 
+def test_of_several_annotations_that_cannot_be_read_the_first_is_told() -> None:
+    wish = read_wish("web-tls", annotated(restart="all", duration="1d", names="a..b"))
+
+    assert "certrenewal.dev/names" in str(wish.problem)
+
+
 def test_key_and_rotation_share_one_field_of_the_spec() -> None:
     wish = read_wish("web-tls", annotated(key="Ed25519", key_rotation="Always"))
 

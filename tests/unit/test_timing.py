@@ -129,7 +129,9 @@ def test_where_renew_before_does_not_fit_the_default_holds_and_says_so(
 
 # -- retries -------------------------------------------------------------------------------------------------------
 
-REMAINING = st.timedeltas(min_value=timedelta(days=-1), max_value=timedelta(days=3650))
+REMAINING = st.timedeltas(min_value=timedelta(days=-1), max_value=timedelta(days=3650)) | st.timedeltas(
+    min_value=timedelta(0), max_value=timedelta(minutes=30)
+)
 FAILURES = st.integers(1, 10**6)
 
 
@@ -161,6 +163,12 @@ def test_retries_double_from_a_second_to_a_minute() -> None:
     waits = [retry_delay(failures, DAY).total_seconds() for failures in range(1, 9)]
 
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_the_last_attempts_come_each_second() -> None:
+    waits = [retry_delay(9, timedelta(seconds=left)).total_seconds() for left in (1200, 600, 60, 20, 5, 1)]
+
+    assert waits == [60, 30, 3, 1, 1, 1]
 
 
 def test_an_expired_certificate_waits_like_one_with_time_left() -> None:

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from certrenewal.domain.authority import AuthorityView
-from certrenewal.domain.decision import DURATION_TOLERANCE, Observed, Obtain
+from certrenewal.domain.decision import DURATION_TOLERANCE, Obtain
+from certrenewal.domain.observed import Observed
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.routes import Route, ladder
 from certrenewal.stepca import keys

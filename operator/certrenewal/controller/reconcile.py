@@ -17,17 +17,8 @@ from certrenewal.controller.obtaining import Authorities, Obtained, ask
 from certrenewal.controller.telling import Teller, roots_digest
 from certrenewal.domain.authority import AuthorityView
 from certrenewal.domain.certificate import Leaf, dump_certificates, dump_key
-from certrenewal.domain.decision import (
-    Finding,
-    Observed,
-    Obtain,
-    Repair,
-    Rest,
-    Stop,
-    decide,
-    is_good,
-    read_held,
-)
+from certrenewal.domain.decision import Finding, Obtain, Repair, Rest, Stop, decide, is_good
+from certrenewal.domain.observed import Observed, read_held
 from certrenewal.domain.policy import Asker
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import DataKeys, Spec, parse_spec

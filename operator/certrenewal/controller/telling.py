@@ -15,7 +15,8 @@ from certrenewal.controller.obtaining import Obtained
 from certrenewal.controller.reporter import Reporter, about
 from certrenewal.domain.authority import AuthorityView
 from certrenewal.domain.certificate import Leaf
-from certrenewal.domain.decision import Finding, Observed
+from certrenewal.domain.decision import Finding
+from certrenewal.domain.observed import Observed
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.rollout import State
 from certrenewal.domain.routes import Route

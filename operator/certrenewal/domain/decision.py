@@ -11,87 +11,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from certrenewal.domain import policy
-from certrenewal.domain.authority import AuthorityView
-from certrenewal.domain.certificate import Chain, Leaf, Malformed, PrivateKey, key_fits, load_key, parse_chain
+from certrenewal.domain.certificate import Chain, key_fits
 from certrenewal.domain.durations import format_duration
-from certrenewal.domain.keys import KeyAlgorithm, KeyRotation
+from certrenewal.domain.keys import KeyRotation
 from certrenewal.domain.names import Name
+from certrenewal.domain.observed import Observed
 from certrenewal.domain.reasons import Reason
-from certrenewal.domain.spec import Spec
-from certrenewal.domain.timing import Plan, plan_renewal
 
 # step-ca backdates by a minute unless told otherwise, and issues in whole seconds.
 DURATION_TOLERANCE = timedelta(minutes=1, seconds=2)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """What a Secret holds, read as far as it can be read. The key stays out of the repr."""
-
-    chain: Chain | None = None
-    key: PrivateKey | None = None
-    fault: str | None = None
-    roots: bytes = b""
-
-    def __repr__(self) -> str:
-        return f"Held(chain={self.chain and self.chain.leaf.serial!r}, fault={self.fault!r})"
-
-
-def read_held(crt: bytes, key: bytes, roots: bytes) -> Held:
-    """Read chain and key of a Secret; a fault says what cannot be read, and the rest is still there."""
-    chain: Chain | None = None
-    private: PrivateKey | None = None
-    faults: list[str] = []
-    try:
-        chain = parse_chain(crt) if crt else None
-    except Malformed as malformed:
-        faults.append(f"certificate: {malformed}")
-    try:
-        private = load_key(key) if key else None
-    except Malformed as malformed:
-        faults.append(f"private key: {malformed}")
-    return Held(chain=chain, key=private, fault="; ".join(faults) or None, roots=roots)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observed:
-    """All that a decision about one certificate rests on."""
-
-    namespace: str
-    uid: str
-    spec: Spec
-    held: Held
-    authority: AuthorityView
-    asker: policy.Asker
-    known_names: tuple[Name, ...] = ()
-    asked_duration: timedelta | None = None
-    immutable: bool = False
-    renew_requested: bool = False
-
-    @property
-    def leaf(self) -> Leaf | None:
-        """The certificate that the Secret holds."""
-        return self.held.chain.leaf if self.held.chain else None
-
-    @property
-    def names(self) -> tuple[Name, ...]:
-        """The names wanted: those asked for, else those of the certificate at hand, else those last seen."""
-        return self.spec.names or (self.leaf.names if self.leaf else ()) or self.known_names
-
-    @property
-    def key_algorithm(self) -> KeyAlgorithm:
-        """The kind of key wanted: the one asked for, else that of the key at hand."""
-        return self.spec.key_algorithm or (self.leaf.algorithm if self.leaf else None) or KeyAlgorithm.EC_P256
-
-    def plan(self, leaf: Leaf) -> Plan:
-        """When ``leaf`` is due."""
-        return plan_renewal(
-            leaf.not_before,
-            leaf.not_after,
-            renew_before=self.spec.renew_before,
-            uid=self.uid,
-            serial=leaf.serial,
-        )
 
 
 @dataclass(frozen=True, slots=True)
