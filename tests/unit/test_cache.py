@@ -80,6 +80,13 @@ def test_a_renewal_made_again_is_news_whatever_its_version(cache: Cache) -> None
     assert cache.renewals[WEB_TLS].uid == "another"
 
 
+def test_a_renewal_made_again_wakes_its_rivals(cache: Cache) -> None:
+    cache.see_renewal(a_renewal(version=9))
+    cache.see_renewal(a_renewal("by-hand", version=3))
+
+    assert cache.see_renewal(a_renewal(version=12, uid="another")) == {WEB_TLS, BY_HAND}
+
+
 def test_our_own_status_is_no_news(cache: Cache) -> None:
     cache.see_renewal(a_renewal(version=1))
 

@@ -301,3 +301,21 @@ def test_what_is_no_key_is_malformed_and_not_repeated(pem: bytes, why: str) -> N
     assert SECRET not in str(refusal.value)
     assert refusal.value.__cause__ is None
     assert refusal.value.__suppress_context__ or refusal.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("names", "common_name", "unjudged"),
+    [
+        pytest.param(["web.shop.svc"], "web.shop.svc", False, id="subject among the names"),
+        pytest.param(["web.shop.svc"], "Shop front", False, id="subject is a title"),
+        pytest.param(["web.shop.svc"], "", False, id="no subject"),
+        pytest.param(["web.shop.svc"], "admin.bank.svc", True, id="another host as subject alone"),
+        pytest.param(
+            ["web.shop.svc", x509.RegisteredID(x509.ObjectIdentifier("1.2.3"))], None, True, id="name of another kind"
+        ),
+    ],
+)
+def test_names_that_policy_does_not_see_are_noticed(
+    names: list[str | x509.GeneralName], common_name: str | None, unjudged: bool
+) -> None:
+    assert chain_of(CA.leaf(names, common_name=common_name)).leaf.unjudged is unjudged

@@ -95,7 +95,7 @@ def test_a_secret_that_holds_what_is_wanted_rests_until_it_is_due() -> None:
     step = decide(o, EARLY)
 
     assert o.leaf is not None
-    assert step == Rest(o.plan(o.leaf).due)
+    assert step == Rest(o.plan(o.leaf, obtained=None).due)
     assert is_good(o, EARLY) is None
 
 
@@ -297,7 +297,7 @@ def test_roots_are_not_mended_in_a_secret_that_cannot_be_written() -> None:
 def test_a_certificate_is_renewed_from_the_second_on_that_was_shown() -> None:
     o = observed()
     assert o.leaf is not None
-    due = o.plan(o.leaf).due
+    due = o.plan(o.leaf, obtained=None).due
 
     assert decide(o, due - SECOND) == Rest(due)
     assert why(decide(o, due)) is Reason.RENEWAL_DUE

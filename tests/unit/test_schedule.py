@@ -148,6 +148,15 @@ async def test_many_pokes_are_one_look(schedule: Schedule) -> None:
     assert await drained(schedule) == [A]
 
 
+async def test_of_equal_urgency_who_waits_longest_comes_first_however_often_it_is_poked(schedule: Schedule) -> None:
+    first, second = Key("shop", "y"), Key("shop", "x")
+
+    for key in (first, second, first):
+        schedule.poke(key)
+
+    assert await drained(schedule) == [first, second]
+
+
 async def test_a_key_is_with_one_worker_at_a_time(schedule: Schedule) -> None:
     schedule.poke(A)
     assert await taken(schedule) == A

@@ -26,6 +26,7 @@ NOTHING = object()
 def recorded(fingerprint: str | None, web: Any = NOTHING) -> Recorded:
     """What the last status says: which certificate the Secret held, and which one the workload ran."""
     return Recorded(
+        obtained=None,
         fingerprint=fingerprint,
         names=(),
         duration=None,
@@ -123,7 +124,13 @@ def test_a_restart_is_owed_once(template: str | None, last: str | None, ran: Any
     next_look = standing(
         marked(template),
         Recorded(
-            fingerprint=NEW, names=(), duration=None, failures=0, renew_now="", workloads={WEB: after.fingerprint}
+            fingerprint=NEW,
+            names=(),
+            duration=None,
+            obtained=None,
+            failures=0,
+            renew_now="",
+            workloads={WEB: after.fingerprint},
         ),
     )
 

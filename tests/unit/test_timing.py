@@ -181,3 +181,25 @@ def test_the_ca_can_only_make_it_later(failures: int, remaining: timedelta, aske
     delay = retry_delay(failures, remaining, asked=asked)
 
     assert delay == max(asked, retry_delay(failures, remaining))
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "backdate", "renew_before"),
+    [
+        (timedelta(minutes=6), timedelta(minutes=1), timedelta(minutes=5)),
+        (timedelta(seconds=90), timedelta(minutes=1), None),
+        (timedelta(hours=24), timedelta(minutes=1), timedelta(hours=23, minutes=59)),
+    ],
+    ids=["renewBefore as long as the rest", "backdated by most of its life", "a day"],
+)
+def test_a_certificate_just_obtained_is_used_for_a_while(
+    lifetime: timedelta, backdate: timedelta, renew_before: timedelta | None
+) -> None:
+    begin = NOON
+    issued = begin + backdate
+
+    for serial in range(200):
+        plan = plan_renewal(
+            begin, begin + lifetime, renew_before=renew_before, uid="u", serial=str(serial), obtained=issued
+        )
+        assert issued + timedelta(seconds=8) < plan.due < begin + lifetime

@@ -121,7 +121,10 @@ class Cache:
     def see_renewal(self, renewal: Renewal) -> set[Key]:
         """A CertRenewal as the API server shows it; news older than what is known counts for nothing."""
         known = self.renewals.get(renewal.key)
-        if known and known.uid == renewal.uid and known.version >= renewal.version:
+        if known and known.uid != renewal.uid:
+            self.lose_renewal(renewal.key)
+            known = None
+        if known and known.version >= renewal.version:
             return set()
         self.put_renewal(renewal)
         if known is None:

@@ -116,6 +116,7 @@ class Reconciler:
             ),
             known_names=recorded.names,
             asked_duration=recorded.duration if known else None,
+            obtained=recorded.obtained if known else None,
             immutable=secret.immutable if secret else False,
             renew_requested=renew_now(self._cache, renewal) not in ("", recorded.renew_now),
         )
@@ -203,6 +204,7 @@ class Reconciler:
             observed,
             held=read_held(issued.chain.pem, dump_key(issued.key), observed.authority.bundle),
             asked_duration=kept.duration,
+            obtained=self._clock(),
             renew_requested=False,
         )
         return kept if isinstance(decide(candidate, self._clock()), Rest) else None

@@ -108,7 +108,6 @@ class Schedule:
         while self._ready:
             _, ticket, key = heapq.heappop(self._ready)
             if self._counts(key, ticket):
-                self._entries[key].ticket = 0
                 return key
         return None
 

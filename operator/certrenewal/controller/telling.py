@@ -87,7 +87,7 @@ class Teller:
         """
         recorded = read_recorded(renewal.status)
         duration = obtained.duration if obtained else observed.asked_duration
-        plan = observed.plan(leaf)
+        plan = observed.plan(leaf, obtained=self._clock() if obtained else observed.obtained)
         status = without_failure(with_certificate(renewal.status, leaf, due=plan.due, duration=duration))
         if obtained is not None:
             route = obtained.issued.route

@@ -18,7 +18,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certrenewal.domain.keys import KeyAlgorithm
-from certrenewal.domain.names import Kind, Name
+from certrenewal.domain.names import InvalidName, Kind, Name, parse_name
 
 _E = TypeVar("_E", bound=x509.ExtensionType)
 
@@ -47,6 +47,7 @@ class Leaf:
     public_key: bytes  # SubjectPublicKeyInfo, DER
     client_auth: bool
     signs: bool
+    unjudged: bool = False  # it carries names that policy does not see: of other kinds, or a host as subject alone
 
     @property
     def lifetime(self) -> timedelta:
@@ -195,6 +196,7 @@ def _leaf(certificate: x509.Certificate) -> Leaf:
         public_key=public_der(certificate.public_key()),
         client_auth=purposes is None or ExtendedKeyUsageOID.CLIENT_AUTH in purposes,
         signs=usage is not None and usage.digital_signature,
+        unjudged=_has_unjudged_names(certificate),
     )
 
 
@@ -223,6 +225,21 @@ def _names(certificate: x509.Certificate) -> tuple[Name, ...]:
                 names.append(Name(Kind.URI, value))
     subject = common_name(certificate.subject)
     return tuple(sorted(dict.fromkeys(names), key=lambda name: name.value != subject))
+
+
+def _has_unjudged_names(certificate: x509.Certificate) -> bool:
+    found = _extension(certificate, x509.SubjectAlternativeName) or ()
+    if any(not isinstance(general, _JUDGED) for general in found):
+        return True
+    subject = common_name(certificate.subject)
+    try:
+        name = parse_name(subject)
+    except InvalidName:
+        return False  # a title such as "Shop front" is no name that anybody could be mistaken for
+    return "." in subject and name not in _names(certificate)
+
+
+_JUDGED = (x509.DNSName, x509.IPAddress, x509.RFC822Name, x509.UniformResourceIdentifier)
 
 
 def _is_issued_by(subject: x509.Certificate, issuer: x509.Certificate) -> bool:

@@ -70,7 +70,7 @@ def decide(observed: Observed, now: datetime) -> Step:
     need = _first(_NEEDS, observed, now)
     if need is None:
         assert observed.leaf is not None  # a missing certificate is the first need
-        return Rest(observed.plan(observed.leaf).due)
+        return Rest(observed.plan(observed.leaf, obtained=observed.obtained).due)
     if stop := _first(_STOPS, observed, now):
         return Stop(stop)
     if need.reason is Reason.ROOTS_CHANGED:
@@ -90,8 +90,7 @@ def decide(observed: Observed, now: datetime) -> Step:
 
 def is_good(observed: Observed, now: datetime) -> Finding | None:
     """Why the Secret does not hold a valid certificate that fits the spec; None where it does."""
-    finding = _first(_FAULTS, observed, now)
-    return None if finding is None or finding.reason is Reason.ROOTS_CHANGED else finding
+    return _first(_FAULTS, observed, now)
 
 
 _Check = Callable[[Observed, datetime], Finding | None]
@@ -197,7 +196,10 @@ def renewal_requested(observed: Observed, _: datetime) -> Finding | None:
 
 def renewal_due(observed: Observed, now: datetime) -> Finding | None:
     """The planned time has come."""
-    if observed.leaf is None or now < (due := observed.plan(observed.leaf).due):
+    if observed.leaf is None:
+        return None
+    due = observed.plan(observed.leaf, obtained=observed.obtained).due
+    if now < due:
         return None
     return Finding(Reason.RENEWAL_DUE, f"due since {due.isoformat()}")
 
@@ -255,7 +257,9 @@ def authority_not_ready(observed: Observed, _: datetime) -> Finding | None:
 def cannot_sign(observed: Observed, now: datetime) -> Finding | None:
     """A new certificate is needed and the authority is renew-only."""
     need = _first(_NEEDS, observed, now)
-    if need is None or observed.authority.can_sign or not _must_sign(observed, need, None):
+    if need is None or observed.authority.can_sign:
+        return None
+    if not _must_sign(observed, need, _verdict(observed).max_duration):
         return None
     return Finding(
         Reason.AUTHORITY_NOT_READY,
@@ -290,6 +294,8 @@ def _must_sign(observed: Observed, need: Finding, max_duration: timedelta | None
     leaf = observed.leaf
     if leaf is None or (need.reason is Reason.EXPIRED and not observed.authority.renew_after_expiry):
         return True
+    if leaf.unjudged:
+        return True  # a renewal would carry on what no rule was asked about
     if max_duration is not None and leaf.lifetime > max_duration + DURATION_TOLERANCE:
         return True
     return observed.spec.key_rotation is KeyRotation.ALWAYS and observed.authority.can_sign

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from certrenewal.domain.authority import AuthorityView
 from certrenewal.domain.certificate import Chain, Leaf, Malformed, PrivateKey, load_key, parse_chain
@@ -55,6 +55,7 @@ class Observed:
     asker: Asker
     known_names: tuple[Name, ...] = ()
     asked_duration: timedelta | None = None
+    obtained: datetime | None = None  # when the certificate at hand was had from the CA; None: not by us
     immutable: bool = False
     renew_requested: bool = False
 
@@ -73,7 +74,7 @@ class Observed:
         """The kind of key wanted: the one asked for, else that of the key at hand."""
         return self.spec.key_algorithm or (self.leaf.algorithm if self.leaf else None) or KeyAlgorithm.EC_P256
 
-    def plan(self, leaf: Leaf) -> Plan:
+    def plan(self, leaf: Leaf, *, obtained: datetime | None) -> Plan:
         """When ``leaf`` is due."""
         return plan_renewal(
             leaf.not_before,
@@ -81,4 +82,5 @@ class Observed:
             renew_before=self.spec.renew_before,
             uid=self.uid,
             serial=leaf.serial,
+            obtained=obtained,
         )

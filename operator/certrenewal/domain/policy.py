@@ -68,10 +68,12 @@ class Pattern:
             return False
         if name.kind is Kind.IP:
             return ipaddress.ip_address(name.value) in ipaddress.ip_network(self.text, strict=False)
-        return name.value == self.text or _matches(self, name, cluster_domain)
+        if name.kind is Kind.DNS and "*" in self.text:
+            return not _is_service_name(name.value, cluster_domain) and _globs(self, name)
+        return name.value == self.text or _matches(self, name)
 
 
-def _matches(pattern: Pattern, name: Name, cluster_domain: str) -> bool:
+def _matches(pattern: Pattern, name: Name) -> bool:
     match name.kind:
         case Kind.EMAIL:
             local, _, domain = pattern.text.rpartition("@")
@@ -81,7 +83,7 @@ def _matches(pattern: Pattern, name: Name, cluster_domain: str) -> bool:
             prefix = pattern.text.removesuffix("*")
             return prefix != pattern.text and name.value.startswith(prefix) and not _CLIMBS.search(name.value)
         case _:
-            return "*" in pattern.text and not _is_service_name(name.value, cluster_domain) and _globs(pattern, name)
+            return False
 
 
 def _globs(pattern: Pattern, name: Name) -> bool:
@@ -114,8 +116,13 @@ def parse_pattern(text: str) -> Pattern:
         pass
     rest = lowered.removeprefix("**.")
     parse_name(".".join("any" if label == "*" else label for label in rest.split(".")))
-    if lowered == "*" or rest == "*":
+    labels = rest.split(".")
+    if set(labels) <= {"*"}:
         raise ValueError(f"{text!r} would allow everything: name a domain, such as *.shop.example.com")
+    if lowered != rest and "*" in labels:
+        raise ValueError(f"{text!r}: after '**.' comes a domain without '*', such as **.shop.example.com")
+    if all(label == "*" or label.isdigit() for label in labels):
+        raise ValueError(f"{text!r}: write addresses as a CIDR, such as 10.1.0.0/16")
     return Pattern(Kind.DNS, lowered)
 
 

@@ -18,7 +18,7 @@ MOST_NAMES = 100
 LONGEST_NAME = 1024
 
 _DATA_KEY = re.compile(r"(?!\.\.)(?!\.$)[-._a-zA-Z0-9]{1,253}")
-_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_OBJECT_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _WORKLOAD = re.compile(r"(Deployment|StatefulSet|DaemonSet)/([a-z0-9]([-a-z0-9.]*[a-z0-9])?)")
 
 
@@ -216,7 +216,7 @@ def _names(values: list[str]) -> tuple[Name, ...]:
 def _renew_before(value: str) -> timedelta | Percent:
     if value.endswith("%"):
         number = value.removesuffix("%")
-        if not number.isdecimal() or not 1 <= int(number) <= 99:
+        if not number.isascii() or not number.isdecimal() or not 1 <= int(number) <= 99:
             raise ValueError("a share of the lifetime is a whole percentage from 1% to 99%")
         return Percent(int(number))
     return parse_duration(value)

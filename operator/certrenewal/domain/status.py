@@ -159,6 +159,7 @@ class Recorded:
     fingerprint: str | None
     names: tuple[Name, ...]
     duration: timedelta | None
+    obtained: datetime | None  # when that certificate was had from the CA; None: not by us
     failures: int
     renew_now: str
     workloads: Mapping[WorkloadRef, str]
@@ -167,6 +168,8 @@ class Recorded:
 def read_recorded(status: Status) -> Recorded:
     """Read a status back; what cannot be read counts as absent."""
     certificate = status.get("certificate") or {}
+    latest: Mapping[str, Any] = next(iter(status.get("history") or ()), {})
+    ours = latest.get("fingerprint") == certificate.get("fingerprint")
     try:
         names = parse_names(certificate.get("names") or ())
         duration = parse_duration(certificate["duration"]) if "duration" in certificate else None
@@ -176,6 +179,7 @@ def read_recorded(status: Status) -> Recorded:
         fingerprint=certificate.get("fingerprint"),
         names=names,
         duration=duration,
+        obtained=moment_of(latest.get("time")) if ours else None,
         failures=int((status.get("failure") or {}).get("count", 0)),
         renew_now=status.get("renewNow", ""),
         workloads={

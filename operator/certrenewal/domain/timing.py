@@ -7,7 +7,7 @@ point in it comes from a hash: it is spread over certificates, survives a restar
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from certrenewal.domain.spec import Percent
@@ -25,11 +25,28 @@ class Plan:
 
 
 def plan_renewal(
-    not_before: datetime, not_after: datetime, *, renew_before: timedelta | Percent | None, uid: str, serial: str
+    not_before: datetime,
+    not_after: datetime,
+    *,
+    renew_before: timedelta | Percent | None,
+    uid: str,
+    serial: str,
+    obtained: datetime | None = None,
 ) -> Plan:
-    """The moment of renewal, always before two thirds of the life unless the user asked for later."""
+    """The moment of renewal, always before two thirds of the life unless the user asked for later.
+
+    A certificate that was ``obtained`` just now is used for a tenth of its life, or half of what is left of it:
+    step-ca backdates by a minute, which can be most of a short life, and a renewal must not be due at once again.
+    """
+    plan = _planned(not_before, not_after, renew_before, spread(uid, serial))
+    if obtained is None:
+        return plan
+    used = min((not_after - not_before) / 10, (not_after - obtained) / 2)
+    return replace(plan, due=max(plan.due, _whole(obtained + used)))
+
+
+def _planned(not_before: datetime, not_after: datetime, renew_before: timedelta | Percent | None, u: float) -> Plan:
     lifetime = not_after - not_before
-    u = spread(uid, serial)
     default = not_before + lifetime * (2 / 3 - u / 20)
     if renew_before is None:
         return Plan(_whole(default))
