@@ -217,14 +217,15 @@ def test_a_leader_that_loses_its_lease_while_it_waits_signs_nothing(
 ) -> None:
     proxy, late = slow_api
     until(lambda: late.metric("certrenewal_leader") == 1, 20, "it leads")
+    site.plane.create(manifests.deployment("web", namespace, manifests.volume("web-tls")))
     with Operator(site.plane, SYSTEM, environment=LEASE):
-        proxy.delay("GET", r"/secrets/web-tls$", 12)
+        # It has read the empty Secret, notes who is to be restarted, and gets no answer before others lead.
+        held = proxy.delay("PATCH", r"/certrenewals/web-tls/status", 7)
         before, looks = site.calls(), late.metric("certrenewal_look_seconds_count")
-
         site.order(namespace)
-        until(lambda: any(seen.path.endswith("/secrets/web-tls") for seen in proxy.requests), 20, "it reads")
+        until(lambda: held.hits > 0, 20, "it writes")
         proxy.delay("*", r"/leases/", 3600)
-        site.await_ready(namespace)
+        until(lambda: site.calls() == before + 1, 20, "another signs")
         until(lambda: late.metric("certrenewal_look_seconds_count") > looks, 20, "the late answer")
 
         assert site.calls() == before + 1

@@ -181,7 +181,6 @@ def test_the_provisioner_key_is_opened_once_for_many_certificates(site: Site, na
 
     for number in range(3):
         site.order(namespace, f"next-{number}")
-    for number in range(3):
         site.await_ready(namespace, f"next-{number}")
 
     assert site.ca.count("/provisioners") == before

@@ -130,7 +130,8 @@ class Cache:
         if known is None:
             return {renewal.key, *self.claims(renewal.secret)}
         rivals = self.claims(renewal.secret) | self.claims(known.secret) if known.secret != renewal.secret else set()
-        changed = replace(known, version=renewal.version, status=renewal.status) != renewal
+        # A status that is not ours is news too: a former leader's last write may have come late.
+        changed = replace(known, version=renewal.version) != renewal
         return {renewal.key, *rivals} if changed else set()
 
     def put_renewal(self, renewal: Renewal) -> None:

@@ -15,7 +15,8 @@ from kubernetes.aio import config as kubeconfig
 from certrenewal import metrics
 from certrenewal.kube.errors import ClusterError, Conflict, NotFound, Rejected, Unavailable
 
-TIMEOUT = aiohttp.ClientTimeout(total=20, sock_connect=5)
+# Below the time that a leader trusts its Lease: a write that is under way when the Lease is lost ends with it.
+TIMEOUT = aiohttp.ClientTimeout(total=8, sock_connect=5)
 CONNECTIONS = 32
 
 JSON: Final = "application/json"
