@@ -103,6 +103,7 @@ class Reconciler:
         data, keys = (secret.data if secret else {}), spec.data_keys
         held = read_held(data.get(keys.crt, b""), data.get(keys.key, b""), data.get(keys.ca, b""))
         known = held.chain is not None and held.chain.leaf.fingerprint == recorded.fingerprint
+        requested = renew_now(self._cache, renewal)
         return Observed(
             namespace=renewal.key.namespace,
             uid=renewal.uid,
@@ -118,7 +119,8 @@ class Reconciler:
             asked_duration=recorded.duration if known else None,
             obtained=recorded.obtained if known else None,
             immutable=secret.immutable if secret else False,
-            renew_requested=renew_now(self._cache, renewal) not in ("", recorded.renew_now),
+            renew_now=requested,
+            renew_requested=requested not in ("", recorded.renew_now),
         )
 
     async def _rest(self, renewal: Renewal, observed: Observed, secret: Secret | None) -> datetime | None:

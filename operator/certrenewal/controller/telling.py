@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from certrenewal import metrics
-from certrenewal.controller.adoption import renew_now
 from certrenewal.controller.cache import Cache, Key, Renewal, parse_renewal
 from certrenewal.controller.obtaining import Obtained
 from certrenewal.controller.reporter import Reporter, about
@@ -94,8 +93,8 @@ class Teller:
             status = with_renewal(
                 status, leaf, route=route, reason=obtained.reason, now=self._clock(), refused=obtained.refused
             )
-        if requested := renew_now(self._cache, renewal):
-            status = {**status, "renewNow": requested}
+        if observed.renew_now:
+            status = {**status, "renewNow": observed.renew_now}
         uid, version = secret
         seen = {"uid": uid, "resourceVersion": version, "roots": roots_digest(observed.authority)}
         ready = Condition(

@@ -57,6 +57,7 @@ class Observed:
     asked_duration: timedelta | None = None
     obtained: datetime | None = None  # when the certificate at hand was had from the CA; None: not by us
     immutable: bool = False
+    renew_now: str = ""  # the value of the annotation as it was seen, so that a later one is not taken for honoured
     renew_requested: bool = False
 
     @property
