@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from certrenewal.domain.certificate import PrivateKey, dump_certificates, dump_key, load_certificates, load_key
 from certrenewal.domain.keys import KeyAlgorithm
+from certrenewal.domain.status import moment_of
 from tests.cluster.site import PASSWORD_SECRET, SYSTEM, Site
 from tests.conftest import MakeCA
 from tests.testbed import manifests
@@ -113,11 +114,35 @@ def test_a_refusal_is_told_in_the_words_of_the_ca(site: Site, namespace: str, ma
 
     message = site.await_condition(namespace, status="False", reason="AuthorityRefused")
     failure = site.status(namespace)["failure"]
-    site.plane.delete("certauthorities", "", "strict")
+    for number in range(3):
+        site.plane.merge_patch("secrets", namespace, "web-tls", {"data": {"other": manifests.encoded(str(number))}})
+    site.order(namespace, "good", authority="strict", duration="30m")
+    site.await_ready(namespace, "good")
 
     assert "48h" in message
-    assert failure["count"] >= 1
-    assert failure["nextAttempt"] > failure["since"]
+    assert failure["count"] == 1
+    since, attempt = moment_of(failure["since"]), moment_of(failure["nextAttempt"])
+    assert since is not None
+    assert attempt == since + timedelta(hours=1)
+    assert strict.count("/sign", 403) == 1  # a no is a no: nobody asks again as long as nothing changes
+
+    strict.edit_provisioner("admin", lambda entry: entry.update(claims={"maxTLSCertDuration": "72h"}))
+    site.plane.merge_patch("certauthorities", "", "strict", {"spec": {"limits": {"concurrency": 4}}})
+    site.await_ready(namespace)
+    site.plane.delete("certauthorities", "", "strict")
+
+
+def test_a_refused_wish_may_be_changed_at_once(site: Site, namespace: str, make_ca: MakeCA) -> None:
+    strict = make_ca("Stricter", claims={"maxTLSCertDuration": "1h", "defaultTLSCertDuration": "10m"})
+    site.plane.apply(manifests.secret("stricter", SYSTEM, {"password": strict.password}))
+    site.plane.create(manifests.cert_authority("stricter", strict, password=(SYSTEM, "stricter")))
+    site.order(namespace, authority="stricter", duration="48h")
+    site.await_condition(namespace, status="False", reason="AuthorityRefused")
+
+    site.plane.annotate("secrets", namespace, "web-tls", duration="1h")
+
+    site.await_ready(namespace)
+    site.plane.delete("certauthorities", "", "stricter")
 
 
 def test_a_wrong_answer_never_reaches_the_secret(

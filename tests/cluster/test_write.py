@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from certrenewal.domain.certificate import dump_certificates, key_fits, load_key, parse_chain
+from certrenewal.domain.certificate import Chain, dump_certificates, key_fits, load_key, parse_chain
 from tests.cluster.site import Site
 from tests.testbed import manifests
 from tests.testbed.processes import until
@@ -74,15 +74,23 @@ def test_an_edit_by_hand_is_healed_by_the_gentlest_step(site: Site, namespace: s
     site.plane.merge_patch("secrets", namespace, "web-tls", patch)
     until(lambda: manifests.decoded(site.secret(namespace), "ca.crt") != b"garbage", 10, "the roots are back")
     whole = manifests.decoded(site.secret(namespace), "tls.crt")
-    leaf_alone = {"data": {"tls.crt": manifests.encoded(dump_certificates(first.certificates[:1]))}}
+    leaf_alone = {"data": {"tls.crt": manifests.encoded(leaf_pem(first))}}
     site.plane.merge_patch("secrets", namespace, "web-tls", leaf_alone)
     until(lambda: manifests.decoded(site.secret(namespace), "tls.crt") == whole, 10, "the chain is back")
+    garbled = manifests.encoded(leaf_pem(first) + b"-----BEGIN CERTIFICATE-----\nMIIB")
+    site.plane.merge_patch("secrets", namespace, "web-tls", {"data": {"tls.crt": garbled}})
+    until(lambda: manifests.decoded(site.secret(namespace), "tls.crt") == whole, 10, "the chain is back again")
     unsigned = site.calls() - calls
     site.plane.merge_patch("secrets", namespace, "web-tls", {"data": {"tls.key": manifests.encoded("garbage")}})
     site.await_new(namespace, after=first)
 
     assert unsigned == 0
     assert site.status(namespace)["lastRenewal"]["reason"] == "Malformed"
+
+
+def leaf_pem(chain: Chain) -> bytes:
+    """The leaf of a chain alone."""
+    return dump_certificates(chain.certificates[:1])
 
 
 def test_a_deleted_secret_of_a_certrenewal_by_hand_comes_back(site: Site, namespace: str) -> None:

@@ -13,6 +13,7 @@ import signal
 import ssl
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +26,16 @@ _START = 20
 _AGENT = "testbed"
 _SERVING = "Serving HTTPS on"
 _REFUSED = "error reloading"
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """The files of a root and of an intermediate under it."""
+
+    root_file: Path
+    root_key: Path
+    intermediate_file: Path
+    intermediate_key: Path
 
 
 class StepCA:
@@ -121,7 +132,7 @@ class StepCA:
     def healthy(self) -> bool:
         """Whether /health answers over TLS that its root vouches for."""
         connection = http.client.HTTPSConnection(
-            "127.0.0.1", self.port, timeout=2, context=ssl.create_default_context(cadata=self.root_file.read_text())
+            "127.0.0.1", self.port, timeout=2, context=ssl.create_default_context(cadata=self._every_root())
         )
         try:
             connection.request("GET", "/health", headers={"User-Agent": _AGENT})
@@ -187,6 +198,46 @@ class StepCA:
         """As ``edit``, for one provisioner's entry."""
         self.edit(lambda config: change(_provisioner(config, name)))
 
+    def make_issuer(self, name: str, *, root: Issuer | None = None) -> Issuer:
+        """A new intermediate under a new root, or under that of ``root``; the CA does not use it yet."""
+        stem = self.folder / "certs" / name
+        password = f"--password-file={self._password_file}"
+        if root is None:
+            self.step(
+                "certificate", "create", f"{name} Root", f"{stem}-root.crt", f"{stem}-root.key",
+                "--profile=root-ca", password,
+            )  # fmt: skip
+        root_file, root_key = (
+            (root.root_file, root.root_key) if root else (Path(f"{stem}-root.crt"), Path(f"{stem}-root.key"))
+        )
+        self.step(
+            "certificate", "create", f"{name} Intermediate", f"{stem}.crt", f"{stem}.key",
+            "--profile=intermediate-ca", f"--ca={root_file}", f"--ca-key={root_key}",
+            f"--ca-password-file={self._password_file}", password,
+        )  # fmt: skip
+        return Issuer(root_file, root_key, Path(f"{stem}.crt"), Path(f"{stem}.key"))
+
+    @property
+    def first_issuer(self) -> Issuer:
+        """Root and intermediate that the CA was made with."""
+        certificates, keys = self.folder / "certs", self.folder / "secrets"
+        return Issuer(
+            certificates / "root_ca.crt",
+            keys / "root_ca_key",
+            certificates / "intermediate_ca.crt",
+            keys / "intermediate_ca_key",
+        )
+
+    def issue_by(self, issuer: Issuer, *, roots: Sequence[Issuer], federated: Sequence[Issuer] = ()) -> None:
+        """Sign by ``issuer``, name ``roots`` as its own and ``federated`` as those of its federation."""
+
+        def change(config: dict[str, Any]) -> None:
+            config["root"] = [str(named.root_file) for named in roots]
+            config["federatedRoots"] = [str(named.root_file) for named in federated]
+            config["crt"], config["key"] = str(issuer.intermediate_file), str(issuer.intermediate_key)
+
+        self.edit(change)
+
     def calls(self) -> list[dict[str, Any]]:
         """One record per request served: method, path, status, user-agent; serial, provisioner… where they apply."""
         lines = self.process.log_text().splitlines()
@@ -196,6 +247,9 @@ class StepCA:
     def count(self, path: str, status: int | None = None) -> int:
         """How often ``path`` (with or without ``/1.0``, any query) was called, or answered with ``status``."""
         return sum(_route(call) == path and status in (None, call["status"]) for call in self.calls())
+
+    def _every_root(self) -> str:
+        return "".join(file.read_text() for file in (self.folder / "certs").glob("*root*.crt"))
 
     def _initialise(self, dns: Sequence[str]) -> None:
         self.step(

@@ -225,11 +225,17 @@ def test_what_is_no_certificate_is_malformed_and_not_repeated() -> None:
         assert refusal.value.__cause__ is None
 
 
-def test_a_good_leaf_before_a_broken_certificate_is_malformed() -> None:
-    broken = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+@pytest.mark.parametrize("broken", [b"MIIB\n-----END CERTIFICATE-----\n", b"MII", b"\xff\xfe"])
+def test_a_good_leaf_before_a_broken_certificate_stands_alone(broken: bytes) -> None:
+    """What follows a leaf can be had again without its key, and without the CA."""
+    pem = dump_certificates([LEAF]) + b"-----BEGIN CERTIFICATE-----\n" + broken
 
-    with pytest.raises(Malformed):
-        parse_chain(dump_certificates([LEAF]) + broken)
+    chain = parse_chain(pem)
+
+    assert chain.certificates == (LEAF,)
+    assert chain.pem == pem
+    assert not chain.holds([a_root().certificate])
+    assert chain.completed([CA.certificate]).holds([a_root().certificate])
 
 
 def test_an_extension_that_no_parser_takes_is_malformed() -> None:

@@ -25,6 +25,7 @@ from certrenewal.domain.status import (
     difference,
     moment_of,
     read_recorded,
+    roots_in_use,
     timestamp,
     with_certificate,
     with_condition,
@@ -234,6 +235,31 @@ def test_the_history_holds_the_last_ten_the_newest_first() -> None:
     assert HISTORY == 10
     assert [entry["serial"] for entry in status["history"]] == [str(number) for number in range(12, 2, -1)]
     assert status["lastRenewal"]["time"] == timestamp(NOON + 12 * MINUTE)
+
+
+# -- roots --------------------------------------------------------------------------------------------------------
+
+
+def rotated(*, rolled_out: bool) -> Status:
+    """The status of a certificate under a new root, whose predecessor was under an old one."""
+    status: Status = {}
+    for root in ("old", "new"):
+        status = with_certificate(status, a_leaf(), due=NOON, duration=None, root=root)
+        status = with_renewal(status, a_leaf(), route=Route.SIGN, reason=Reason.RENEWAL_DUE, now=NOON, root=root)
+    condition = Condition(
+        type="RolledOut", status=str(rolled_out), reason=Reason.RESTART_PENDING, message="waiting for their restart"
+    )
+    return with_condition(status, condition, generation=1, now=NOON)
+
+
+def test_a_root_is_in_use_until_every_workload_runs_a_certificate_of_another() -> None:
+    assert roots_in_use(rotated(rolled_out=False), NOON) == {"old", "new"}
+    assert roots_in_use(rotated(rolled_out=True), NOON) == {"new"}
+
+
+def test_the_root_of_a_certificate_that_ended_is_not_in_use() -> None:
+    assert roots_in_use(rotated(rolled_out=False), NOON + DAY) == set()
+    assert roots_in_use({}, NOON) == set()
 
 
 # -- failures ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from certrenewal.domain.spec import Percent
-from certrenewal.domain.timing import Plan, plan_renewal, retry_delay, spread
+from certrenewal.domain.timing import Plan, plan_renewal, retry_delay, silence, spread
 from tests.unit.builders import DAY, NOON
 
 SECOND = timedelta(seconds=1)
@@ -203,3 +203,21 @@ def test_a_certificate_just_obtained_is_used_for_a_while(
             begin, begin + lifetime, renew_before=renew_before, uid="u", serial=str(serial), obtained=issued
         )
         assert issued + timedelta(seconds=8) < plan.due < begin + lifetime
+
+
+@pytest.mark.parametrize(
+    ("remaining", "expected"),
+    [(-DAY, 3600), (timedelta(0), 3600), (2 * DAY, 3600), (timedelta(hours=2), 1800), (timedelta(seconds=20), 10)],
+)
+def test_a_clear_no_is_asked_about_again_in_an_hour_or_before_a_certificate_is_lost(
+    remaining: timedelta, expected: int
+) -> None:
+    assert silence(remaining).total_seconds() == expected
+
+
+def test_few_attempts_follow_a_clear_no_until_the_certificate_ends() -> None:
+    remaining, attempts = DAY, 0
+    while remaining > timedelta(0):
+        remaining, attempts = remaining - silence(remaining), attempts + 1
+
+    assert attempts < 60

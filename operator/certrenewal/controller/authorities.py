@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -30,12 +30,14 @@ class Authorities:
         leads: Callable[[], bool],
         clock: Callable[[], datetime],
         changed: Callable[[str], None],
+        needed: Callable[[str], Collection[str] | None],
     ) -> None:
         self._store = store
         self._reporter = reporter
         self._leads = leads
         self._clock = clock
         self._changed = changed
+        self._needed = needed
         self._keepers: dict[str, tuple[Keeper, asyncio.Task[None]]] = {}
 
     def view(self, name: str) -> AuthorityView | None:
@@ -61,6 +63,11 @@ class Authorities:
         if name in self._keepers:
             self._keepers[name][0].trip(failure)
 
+    def doubt(self, name: str) -> None:
+        """A call found that the CA believes our tokens no longer: its provisioner may be another."""
+        if name in self._keepers:
+            self._keepers[name][0].wake()
+
     def see(self, body: Mapping[str, Any]) -> None:
         """A CertAuthority as the API server shows it."""
         metadata = body["metadata"]
@@ -81,6 +88,7 @@ class Authorities:
             leads=self._leads,
             clock=self._clock,
             changed=lambda: self._changed(seen.name),
+            needed=lambda: self._needed(seen.name),
         )
         self._keepers[seen.name] = (keeper, asyncio.create_task(keeper.run(), name=f"keeper {seen.name}"))
 

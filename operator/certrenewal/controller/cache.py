@@ -44,6 +44,11 @@ class Renewal:
         return Key(self.key.namespace, self.spec.get("secretName") or self.key.name)
 
     @property
+    def authority(self) -> str:
+        """The CertAuthority that it asks."""
+        return str(self.spec.get("authority") or "default")
+
+    @property
     def urgency(self) -> float:
         """When its certificate ends, as a timestamp; at once where it has none."""
         ends = moment_of((self.status.get("certificate") or {}).get("notAfter"))
@@ -108,6 +113,10 @@ class Cache:
     def claims(self, secret: Key) -> set[Key]:
         """The CertRenewals that name this Secret."""
         return set(self._claims.get(secret, ()))
+
+    def renewals_of(self, authority: str) -> list[Renewal]:
+        """The CertRenewals that ask this authority."""
+        return [renewal for renewal in self.renewals.values() if renewal.authority == authority]
 
     def dependents(self, secret: Key) -> list[Workload]:
         """The workloads that use this Secret."""

@@ -1,7 +1,7 @@
 """Can one authority be used? Its keeper pins the root, follows the CA's bundle and opens the provisioner's key.
 
-The key is opened once for each generation of the object. The keeper is also the breaker: where a call finds the CA
-unreachable, everybody waits for the keeper's single probe.
+The key is opened once for each generation of the object, and again where the CA or its Secret has another. The keeper
+is also the breaker: where a call finds the CA unreachable, everybody waits for the keeper's single probe.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,11 +18,12 @@ from certrenewal import metrics
 from certrenewal.controller.cache import Key
 from certrenewal.controller.reporter import Reporter
 from certrenewal.domain.authority import AuthoritySpec, AuthorityView, parse_authority
-from certrenewal.domain.certificate import dump_certificates, fingerprint
+from certrenewal.domain.certificate import dump_certificates
 from certrenewal.domain.durations import format_duration
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import InvalidSpec
 from certrenewal.domain.status import Condition, Status, condition_of, difference, timestamp, with_condition
+from certrenewal.domain.trust import Trust, describe, follow, read_trust
 from certrenewal.kube.errors import ClusterError
 from certrenewal.kube.store import API_VERSION, Store, Subject
 from certrenewal.stepca.authority import Authority, connect
@@ -31,6 +32,7 @@ from certrenewal.stepca.errors import AuthorityError, NotReady, Unreachable
 log = logging.getLogger(__name__)
 
 REFRESH = 300.0
+UNSETTLED = 15.0  # while a root waits to leave, or the clocks differ
 FIRST_RETRY = 1.0
 LONGEST_RETRY = 30.0
 TOLERATED_SKEW = timedelta(seconds=50)  # step-ca grants tokens a minute; the Date header has whole seconds
@@ -62,6 +64,7 @@ class Keeper:
         leads: Callable[[], bool],
         clock: Callable[[], datetime],
         changed: Callable[[], None],
+        needed: Callable[[], Collection[str] | None],
     ) -> None:
         self.view: AuthorityView | None = None
         self.authority: Authority | None = None
@@ -72,6 +75,8 @@ class Keeper:
         self._leads = leads
         self._clock = clock
         self._changed = changed
+        self._needed = needed
+        self._trust = read_trust(seen.status)
         self._wake = asyncio.Event()
         self._failures = 0
         self._contact: datetime | None = None
@@ -82,6 +87,8 @@ class Keeper:
     def see(self, seen: AuthorityObject) -> None:
         """The object changed, or only our own status of it."""
         changed = seen.spec != self._seen.spec or seen.uid != self._seen.uid
+        if seen.uid != self._seen.uid:
+            self._trust = Trust()
         self._seen = seen
         if changed:
             self._wake.set()
@@ -116,7 +123,10 @@ class Keeper:
 
     async def _sleep(self) -> None:
         """Until there is news, or it is time: soon while the authority fails."""
-        delay = min(FIRST_RETRY * 2 ** min(self._failures - 1, 10), LONGEST_RETRY) if self._failures else REFRESH
+        if self._failures:
+            delay = min(FIRST_RETRY * 2 ** min(self._failures - 1, 10), LONGEST_RETRY)
+        else:
+            delay = UNSETTLED if self._trust.retained or not self._clock_in_sync() else REFRESH
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await self._wake.wait()
@@ -144,17 +154,28 @@ class Keeper:
             self._show(Reason.READY, f"{spec.url} answers and is trusted")
 
     async def _refresh(self, spec: AuthoritySpec) -> None:
-        """Probe what there is; build it anew where the object, its password or the CA's roots changed."""
-        if self.authority is not None and self._built_from == self._seen.spec:
-            await self.authority.probe()
-            if await self.authority.is_current():
-                return
-        built_from = self._seen.spec
-        password = await self._password(spec)
-        old, self.authority = self.authority, await connect(spec, password)
-        self._built_from = built_from
-        if old is not None:
-            await old.close()
+        """Probe what there is; build it anew where the object, its password or what the CA tells of itself changed."""
+        if not await self._is_current():
+            built_from = self._seen.spec
+            password = await self._password(spec)
+            old, self.authority = self.authority, await connect(spec, password, vouched=self._trust.named)
+            self._built_from = built_from
+            if old is not None:
+                await old.close()
+        assert self.authority is not None
+        self._trust = follow(
+            self._trust,
+            named=self.authority.named,
+            pinned=self.authority.pinned,
+            needed=self._needed(),
+            now=self._clock(),
+        )
+
+    async def _is_current(self) -> bool:
+        if self.authority is None or self._built_from != self._seen.spec:
+            return False
+        await self.authority.probe()
+        return await self.authority.is_current()
 
     async def _password(self, spec: AuthoritySpec) -> bytes | None:
         if spec.provisioner is None:
@@ -186,6 +207,7 @@ class Keeper:
             ready=ready,
             reason=reason.value if reason in _OWN else Reason.AUTHORITY_NOT_READY.value,
             message=message if ready else f"CertAuthority {self._seen.name} is not ready: {message}",
+            generation=self._seen.generation,
             **self._facts(),
         )
         self._condition = Condition(type="Ready", status="True" if ready else "False", reason=reason, message=message)
@@ -197,11 +219,13 @@ class Keeper:
         if self.authority is None:
             return {"policy": _policy(self._seen.spec)}
         return {
-            "roots": self.authority.roots,
+            "roots": self._trust.roots,
             "intermediates": self.authority.intermediates,
-            "bundle": dump_certificates(self.authority.roots),
+            "bundle": dump_certificates(self._trust.roots),
             "policy": _policy(self._seen.spec),
             "can_sign": self.authority.provisioner is not None,
+            "provisioner": self.authority.provisioner.entry if self.authority.provisioner else "",
+            "clock_in_sync": self._clock_in_sync(),
             "renew_after_expiry": self.authority.spec.renew_after_expiry,
         }
 
@@ -242,7 +266,7 @@ class Keeper:
         skew = self.authority.skew if self.authority else None
         if skew is None:
             return None
-        if abs(skew) <= TOLERATED_SKEW:
+        if self._clock_in_sync():
             return Condition(
                 type="ClockInSync",
                 status="True",
@@ -258,19 +282,16 @@ class Keeper:
             "operator's: tokens are refused beyond a minute, and renewals come too early or too late. Set both by NTP",
         )
 
+    def _clock_in_sync(self) -> bool:
+        skew = self.authority.skew if self.authority else None
+        return skew is None or abs(skew) <= TOLERATED_SKEW
+
     def _details(self) -> dict[str, Any]:
         details: dict[str, Any] = {}
         if self._contact is not None:
             details["lastContact"] = timestamp(self._contact)
         if self.authority is not None:
-            details["roots"] = [
-                {
-                    "fingerprint": fingerprint(root),
-                    "subject": root.subject.rfc4514_string(),
-                    "notAfter": timestamp(root.not_valid_after_utc),
-                }
-                for root in self.authority.roots
-            ]
+            details["roots"] = describe(self._trust)
             if provisioner := self.authority.provisioner:
                 details["provisioner"] = {"name": provisioner.name, "kid": provisioner.kid}
         return details

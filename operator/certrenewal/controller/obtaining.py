@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Protocol
 
 from certrenewal.domain.authority import AuthorityView
@@ -31,6 +32,9 @@ class Authorities(Protocol):
 
     def report(self, name: str, failure: Unreachable) -> None:
         """A call got no answer from the CA: no other may follow before a probe found it back."""
+
+    def doubt(self, name: str) -> None:
+        """The CA believes our tokens no longer: what is known of it may be out of date."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,8 @@ async def ask(
             refused.append((route, str(refusal)))
             log.info("route refused", extra={"route": route.value, "status": refusal.status, "text": str(refusal)})
             if route is routes[-1]:
+                if refusal.status == HTTPStatus.UNAUTHORIZED:
+                    authorities.doubt(observed.authority.name)
                 raise
         except Unreachable as failure:
             if not failure.answered:
@@ -84,7 +90,13 @@ async def _by(
 ) -> tuple[Issued, timedelta | None]:
     """One route, and the duration that was asked for with it."""
     if route is Route.SIGN:
-        return await _sign(authority, observed, step, clock)
+        try:
+            return await _sign(authority, observed, step, clock)
+        except Refused as refusal:
+            if refusal.status != HTTPStatus.UNAUTHORIZED:
+                raise
+            # A CA that started after the token was made takes no older ones (its iat): one more, with a new token.
+            return await _sign(authority, observed, step, clock)
     held, now = observed.held, clock()
     assert held.chain is not None  # the ladder starts at a leaf and its key
     assert held.key is not None

@@ -22,6 +22,7 @@ from certrenewal.controller.schedule import Schedule
 from certrenewal.controller.telling import Teller
 from certrenewal.domain.rollout import parse_workload
 from certrenewal.domain.spec import WorkloadRef
+from certrenewal.domain.status import roots_in_use
 from certrenewal.domain.timing import LONGEST_RETRY
 from certrenewal.kube.client import Client, Configuration
 from certrenewal.kube.errors import ClusterError
@@ -62,6 +63,7 @@ class Operator:
             leads=self._leads,
             clock=_now,
             changed=self._authority_changed,
+            needed=self._roots_in_use,
         )
         self._restarts = RestartQueue(
             cache=self.cache,
@@ -171,9 +173,15 @@ class Operator:
             self.schedule.poke(key)
 
     def _authority_changed(self, name: str) -> None:
-        for key, renewal in self.cache.renewals.items():
-            if renewal.spec.get("authority", "default") == name:
-                self.schedule.poke(key)
+        for renewal in self.cache.renewals_of(name):
+            self.schedule.poke(renewal.key)
+
+    def _roots_in_use(self, name: str) -> set[str] | None:
+        """The roots that certificates of this authority lead to; None before all certificates are known."""
+        if not self._synced.is_set():
+            return None
+        now = _now()
+        return {root for renewal in self.cache.renewals_of(name) for root in roots_in_use(renewal.status, now)}
 
     # -- the loop ----------------------------------------------------------------------------------------------
 

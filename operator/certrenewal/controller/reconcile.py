@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from certrenewal.controller.adoption import Adoption, renew_now
 from certrenewal.controller.cache import Cache, Key, Renewal
@@ -23,10 +23,13 @@ from certrenewal.domain.policy import Asker
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import DataKeys, Spec, parse_spec
 from certrenewal.domain.status import condition_of, moment_of, read_recorded
+from certrenewal.domain.timing import retry_delay, silence
 from certrenewal.kube.errors import Conflict, NotFound, Rejected
 from certrenewal.kube.store import Secret, Store
 from certrenewal.stepca.authority import Issued
-from certrenewal.stepca.errors import AuthorityError, Unreachable
+from certrenewal.stepca.errors import AuthorityError, BadAnswer, Refused, Unreachable
+
+MOST_BAD_ANSWERS = 6  # in a row and close together, about a minute: a proxy that restarts is through by then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +150,8 @@ class Reconciler:
     ) -> datetime | None:
         pause = self._pauses.get(renewal.key)
         if pause and self._clock() < pause.until and pause.cause == self._cause(renewal, observed):
-            return pause.until
+            good = is_good(observed, self._clock()) is None
+            return await self._tell.waiting(renewal, leaf=observed.leaf, good=good, until=pause.until)
         if secret is not None:
             renewal = await self._tell.promise_restarts(renewal, observed.spec, step.finding)
         obtained = self._kept(renewal, observed)
@@ -180,21 +184,25 @@ class Reconciler:
     async def _failed(
         self, renewal: Renewal, observed: Observed, reason: Reason, failure: AuthorityError | Rejected
     ) -> datetime:
-        until = await self._tell.failed(
-            renewal,
-            Finding(reason, str(failure)),
-            leaf=observed.leaf,
-            good=is_good(observed, self._clock()) is None,
-            retry_after=failure.retry_after if isinstance(failure, AuthorityError) else None,
-        )
+        now, leaf = self._clock(), observed.leaf
+        remaining = leaf.not_after - now if leaf else timedelta(0)
+        failures = read_recorded(renewal.status).failures + 1
+        if isinstance(failure, Refused) or (isinstance(failure, BadAnswer) and failures > MOST_BAD_ANSWERS):
+            until = now + silence(remaining)
+        else:
+            asked = failure.retry_after if isinstance(failure, AuthorityError) else None
+            until = now + retry_delay(failures, remaining, asked=asked)
+        good = is_good(observed, now) is None
+        await self._tell.failed(renewal, Finding(reason, str(failure)), good=good, attempt_at=until)
         if not isinstance(failure, Unreachable) or failure.answered:
             # Where nobody answered, the authority's recovery ends the wait; here only time does, or another wish.
             self._pauses[renewal.key] = _Pause(until=until, cause=self._cause(renewal, observed))
         return until
 
     def _cause(self, renewal: Renewal, observed: Observed) -> tuple[object, ...]:
-        """What a failed attempt rested on: another wish or another authority may be tried at once."""
-        return renewal.generation, renew_now(self._cache, renewal), observed.authority
+        """What a failed attempt rested on: another wish, certificate or authority may be tried at once."""
+        held = observed.leaf.fingerprint if observed.leaf else None
+        return renewal.generation, renew_now(self._cache, renewal), observed.authority, held
 
     def _kept(self, renewal: Renewal, observed: Observed) -> Obtained | None:
         """A certificate that was signed before and not written, where it is still what is wanted."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 
 from certrenewal import metrics
@@ -13,7 +13,7 @@ from certrenewal.controller.cache import Cache, Key, Renewal, parse_renewal
 from certrenewal.controller.obtaining import Obtained
 from certrenewal.controller.reporter import Reporter, about
 from certrenewal.domain.authority import AuthorityView
-from certrenewal.domain.certificate import Leaf
+from certrenewal.domain.certificate import Chain, Leaf, fingerprint
 from certrenewal.domain.decision import Finding
 from certrenewal.domain.observed import Observed
 from certrenewal.domain.reasons import Reason
@@ -37,7 +37,6 @@ from certrenewal.domain.status import (
     with_workloads,
     without_failure,
 )
-from certrenewal.domain.timing import retry_delay
 from certrenewal.domain.validity import doubts
 from certrenewal.kube.errors import NotFound
 from certrenewal.kube.store import Store
@@ -87,11 +86,20 @@ class Teller:
         recorded = read_recorded(renewal.status)
         duration = obtained.duration if obtained else observed.asked_duration
         plan = observed.plan(leaf, obtained=self._clock() if obtained else observed.obtained)
-        status = without_failure(with_certificate(renewal.status, leaf, due=plan.due, duration=duration))
+        chain = obtained.issued.chain if obtained else observed.held.chain
+        root = _root(chain, observed.authority, recorded)
+        status = with_certificate(renewal.status, leaf, due=plan.due, duration=duration, root=root)
+        status = without_failure(status)
         if obtained is not None:
             route = obtained.issued.route
             status = with_renewal(
-                status, leaf, route=route, reason=obtained.reason, now=self._clock(), refused=obtained.refused
+                status,
+                leaf,
+                route=route,
+                reason=obtained.reason,
+                now=self._clock(),
+                root=root,
+                refused=obtained.refused,
             )
         if observed.renew_now:
             status = {**status, "renewNow": observed.renew_now}
@@ -107,7 +115,6 @@ class Teller:
         due = await self.settle(renewal, status, observed.spec, fingerprint=leaf.fingerprint, first=first)
         await self._announce(renewal, recorded, leaf, obtained)
         if leaf.fingerprint != recorded.fingerprint:
-            chain = obtained.issued.chain if obtained else observed.held.chain
             for warning in doubts(chain, asked=duration, plan=plan):
                 await self._reporter.tell(about(renewal), warning.reason, warning.message, warning=True)
         return due
@@ -171,25 +178,20 @@ class Teller:
         await self._trouble(renewal, status, finding, good=good)
         return leaf.not_after if leaf and leaf.not_after > now else None
 
-    async def failed(
-        self,
-        renewal: Renewal,
-        finding: Finding,
-        *,
-        leaf: Leaf | None,
-        good: bool,
-        retry_after: timedelta | None = None,
-    ) -> datetime:
-        """An attempt failed; when it is tried again."""
-        now = self._clock()
-        remaining = leaf.not_after - now if leaf else timedelta(0)
-        failures = read_recorded(renewal.status).failures + 1
-        attempt_at = now + retry_delay(failures, remaining, asked=retry_after)
+    async def failed(self, renewal: Renewal, finding: Finding, *, good: bool, attempt_at: datetime) -> None:
+        """An attempt failed; ``attempt_at``: the next one."""
         status = with_failure(
-            renewal.status, reason=finding.reason, message=finding.message, now=now, attempt_at=attempt_at
+            renewal.status, reason=finding.reason, message=finding.message, now=self._clock(), attempt_at=attempt_at
         )
         await self._trouble(renewal, status, finding, good=good)
-        return attempt_at
+
+    async def waiting(self, renewal: Renewal, *, leaf: Leaf | None, good: bool, until: datetime) -> datetime:
+        """Nothing is tried before ``until``, but a certificate that ends meanwhile is told of when it does."""
+        now, ready = self._clock(), condition_of(renewal.status, "Ready")
+        if not good and ready.get("status") == "True":
+            finding = Finding(Reason(ready["reason"]), ready["message"])
+            await self._trouble(renewal, renewal.status, finding, good=False)
+        return min(until, leaf.not_after) if leaf and leaf.not_after > now else until
 
     def forget(self, key: Key) -> None:
         """The CertRenewal is gone, and so are its metrics."""
@@ -249,6 +251,15 @@ class Teller:
 def roots_digest(view: AuthorityView) -> str:
     """A short name for a set of roots."""
     return hashlib.sha256(view.bundle).hexdigest()[:16]
+
+
+def _root(chain: Chain | None, view: AuthorityView, recorded: Recorded) -> str | None:
+    """The fingerprint of the root that a chain leads to; what was recorded, where the roots are not known now."""
+    if chain is None:
+        return None
+    if root := chain.root(view.roots):
+        return fingerprint(root)
+    return recorded.root if recorded.fingerprint == chain.leaf.fingerprint else None
 
 
 def _good_reason(status: Status, leaf: Leaf) -> Reason:

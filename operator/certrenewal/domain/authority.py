@@ -136,9 +136,12 @@ class AuthorityView:
     ready: bool
     reason: str
     message: str
+    generation: int = 0  # of the CertAuthority
     roots: tuple[x509.Certificate, ...] = ()
     intermediates: tuple[x509.Certificate, ...] = ()
     policy: tuple[Rule, ...] = ()
     can_sign: bool = False
+    provisioner: str = ""  # a digest of what the CA says of it
+    clock_in_sync: bool = True
     renew_after_expiry: bool = False
     bundle: bytes = b""  # the roots as PEM, just as they are written into Secrets

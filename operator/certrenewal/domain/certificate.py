@@ -80,25 +80,43 @@ class Chain:
         certificates = (leaf, *found)
         return Chain(self.leaf, certificates, dump_certificates(certificates))
 
-    def holds(self, roots: Iterable[x509.Certificate]) -> bool:
-        """Whether each certificate is signed by the next and the last one by a root. Says nothing about time."""
+    def root(self, roots: Iterable[x509.Certificate]) -> x509.Certificate | None:
+        """The root that it leads to: each certificate signed by the next, the last by it. Says nothing about time."""
         for subject, issuer in zip(self.certificates, self.certificates[1:], strict=False):
             if not _is_issued_by(subject, issuer):
-                return False
+                return None
         last = self.certificates[-1]
-        return any(last == root or _is_issued_by(last, root) for root in roots)
+        return next((root for root in roots if last == root or _is_issued_by(last, root)), None)
+
+    def holds(self, roots: Iterable[x509.Certificate]) -> bool:
+        """Whether it leads to one of these roots."""
+        return self.root(roots) is not None
+
+
+_END = b"-----END CERTIFICATE-----"
 
 
 def parse_chain(pem: bytes) -> Chain:
-    """Read a PEM chain, leaf first; Malformed where it is none."""
+    """Read a PEM chain, leaf first; Malformed where it is none.
+
+    A readable leaf before something unreadable is a chain of one: what follows a leaf can be had without its key.
+    """
     try:
         with _without_complaints():
-            certificates = tuple(load_certificates(pem))
+            certificates = tuple(_leading(pem))
             return Chain(_leaf(certificates[0]), certificates, pem)
     except Malformed:
         raise
     except Exception as failure:  # noqa: BLE001 - the parser raises a dozen types on hostile extensions
         raise Malformed(f"no readable certificate chain ({type(failure).__name__})") from None
+
+
+def _leading(pem: bytes) -> list[x509.Certificate]:
+    try:
+        return load_certificates(pem)
+    except Malformed:
+        leaf, end, _ = pem.partition(_END)
+        return load_certificates(leaf + end)
 
 
 def load_certificates(pem: bytes) -> list[x509.Certificate]:

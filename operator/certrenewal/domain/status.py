@@ -65,8 +65,10 @@ def condition_of(status: Status, kind: str) -> Mapping[str, Any]:
     return next((c for c in status.get("conditions") or () if c["type"] == kind), {})
 
 
-def with_certificate(status: Status, leaf: Leaf, *, due: datetime, duration: timedelta | None) -> Status:
-    """The status with the certificate at hand and the time of its renewal."""
+def with_certificate(
+    status: Status, leaf: Leaf, *, due: datetime, duration: timedelta | None, root: str | None = None
+) -> Status:
+    """The status with the certificate at hand, the fingerprint of its root, and the time of its renewal."""
     certificate = {
         "serial": leaf.serial,
         "fingerprint": leaf.fingerprint,
@@ -74,6 +76,7 @@ def with_certificate(status: Status, leaf: Leaf, *, due: datetime, duration: tim
         "notAfter": timestamp(leaf.not_after),
         "issuer": leaf.issuer,
         "names": [str(name) for name in leaf.names],
+        **({"root": root} if root else {}),
         **({"duration": format_duration(duration)} if duration else {}),
     }
     return {**status, "certificate": certificate, "renewalTime": timestamp(due)}
@@ -86,6 +89,7 @@ def with_renewal(
     route: Route,
     reason: Reason,
     now: datetime,
+    root: str | None = None,
     refused: Iterable[tuple[Route, str]] = (),
 ) -> Status:
     """The status with one more certificate obtained, in `lastRenewal` and in the history of the last ten.
@@ -99,6 +103,7 @@ def with_renewal(
         "route": route.value,
         "reason": reason.value,
         "notAfter": timestamp(leaf.not_after),
+        **({"root": root} if root else {}),
     }
     last: dict[str, Any] = {"time": timestamp(now), "route": route.value, "reason": reason.value}
     if rungs := [{"route": tried.value, "message": words} for tried, words in refused]:
@@ -157,6 +162,7 @@ class Recorded:
     """What an earlier look wrote down and a later one builds on."""
 
     fingerprint: str | None
+    root: str | None = None  # the fingerprint of the root that it leads to
     names: tuple[Name, ...]
     duration: timedelta | None
     obtained: datetime | None  # when that certificate was had from the CA; None: not by us
@@ -177,6 +183,7 @@ def read_recorded(status: Status) -> Recorded:
         names, duration = (), None
     return Recorded(
         fingerprint=certificate.get("fingerprint"),
+        root=certificate.get("root"),
         names=names,
         duration=duration,
         obtained=moment_of(latest.get("time")) if ours else None,
@@ -187,6 +194,18 @@ def read_recorded(status: Status) -> Recorded:
             for entry in status.get("workloads") or ()
         },
     )
+
+
+def roots_in_use(status: Status, now: datetime) -> set[str]:
+    """The fingerprints of the roots that verify this certificate, or one that a workload may still run."""
+    certificates = [status.get("certificate") or {}]
+    if condition_of(status, "RolledOut").get("status") != "True":
+        certificates += status.get("history") or ()
+    return {
+        certificate["root"]
+        for certificate in certificates
+        if "root" in certificate and (moment_of(certificate.get("notAfter")) or now) > now
+    }
 
 
 def difference(before: Status, after: Status) -> dict[str, Any]:

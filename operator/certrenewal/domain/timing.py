@@ -14,6 +14,8 @@ from certrenewal.domain.spec import Percent
 
 LONGEST_RETRY = timedelta(minutes=1)
 SHORTEST_RETRY = timedelta(seconds=1)
+LONGEST_SILENCE = timedelta(hours=1)
+SHORTEST_SILENCE = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,17 @@ def retry_delay(failures: int, remaining: timedelta, *, asked: timedelta | None 
     patient = min(SHORTEST_RETRY * float(2 ** min(failures - 1, 10)), LONGEST_RETRY)
     delay = patient if remaining <= timedelta(0) else min(patient, max(remaining / 20, SHORTEST_RETRY))
     return max(delay, asked) if asked is not None else delay
+
+
+def silence(remaining: timedelta) -> timedelta:
+    """How long a clear no is taken for the last word, where nothing changes that we can see.
+
+    A CA does not tell of all that its no may rest on (limits of the authority, policies, templates, webhooks): an
+    attempt in an hour finds out, an earlier one where a certificate would be lost meanwhile.
+    """
+    if remaining <= timedelta(0):
+        return LONGEST_SILENCE
+    return min(LONGEST_SILENCE, max(remaining / 4, SHORTEST_SILENCE))
 
 
 def _whole(moment: datetime) -> datetime:

@@ -36,10 +36,10 @@ from certrenewal.domain.durations import format_duration
 from certrenewal.domain.names import Name
 from certrenewal.domain.routes import Route
 from certrenewal.stepca import keys, tokens
-from certrenewal.stepca.errors import BadAnswer, Refused
-from certrenewal.stepca.provisioner import Provisioner, find
+from certrenewal.stepca.errors import BadAnswer, Refused, Unreachable
+from certrenewal.stepca.provisioner import Provisioner, current_entry, find
 from certrenewal.stepca.transport import Transport, client_context
-from certrenewal.stepca.trust import fetch_intermediates, fetch_roots, pinned_roots
+from certrenewal.stepca.trust import fetch_intermediates, fetch_roots, no_longer_named, pinned_roots, united
 
 # A certificate from a CA whose clock runs ahead is still used; step-ca backdates by a minute itself.
 CLOCK_TOLERANCE = timedelta(minutes=5)
@@ -62,13 +62,16 @@ class Authority:
         self,
         spec: AuthoritySpec,
         *,
-        roots: tuple[x509.Certificate, ...],
+        pinned: tuple[x509.Certificate, ...],
+        named: tuple[x509.Certificate, ...],
         intermediates: tuple[x509.Certificate, ...],
         transport: Transport,
         provisioner: Provisioner | None,
     ) -> None:
         self.spec = spec
-        self.roots = roots
+        self.pinned = pinned
+        self.named = named
+        self.roots = united(named, pinned)
         self.intermediates = intermediates
         self.provisioner = provisioner
         self._transport = transport
@@ -92,9 +95,14 @@ class Authority:
         await self._transport.call("GET", "/health")
 
     async def is_current(self) -> bool:
-        """Whether the CA still names the same roots and intermediates."""
-        roots = _united(await fetch_roots(self._transport), self.roots)
-        return roots == self.roots and await fetch_intermediates(self._transport) == self.intermediates
+        """Whether the CA still names the same roots, intermediates and provisioner."""
+        if await fetch_roots(self._transport) != self.named:
+            return False
+        if await fetch_intermediates(self._transport) != self.intermediates:
+            return False
+        if self.provisioner is None or self.spec.provisioner is None:
+            return True
+        return await current_entry(self._transport, self.spec.provisioner) == self.provisioner.entry
 
     async def sign(
         self, key: PrivateKey, *, names: Sequence[Name], duration: timedelta | None, now: datetime
@@ -125,20 +133,35 @@ class Authority:
 
     async def renew_by_mtls(self, chain: Chain, key: PrivateKey, *, now: datetime) -> Issued:
         """The same certificate with new dates; the leaf is shown in a TLS handshake."""
-        async with self._client_certificate(chain, key) as context:
-            answer = await self._call(Route.RENEW_MTLS, "/1.0/renew", context=context)
+        answer = await self._call_showing(chain, key, Route.RENEW_MTLS, "/1.0/renew")
         return self._checked(answer, key, chain.leaf.names, Route.RENEW_MTLS, now)
 
     async def rekey(self, chain: Chain, key: PrivateKey, new_key: PrivateKey, *, now: datetime) -> Issued:
         """The same names under ``new_key``; the leaf is shown in a TLS handshake, as /rekey takes nothing else."""
         body = {"csr": keys.request(new_key).public_bytes(Encoding.PEM).decode()}
-        async with self._client_certificate(chain, key) as context:
-            answer = await self._call(Route.REKEY, "/1.0/rekey", body=body, context=context)
+        answer = await self._call_showing(chain, key, Route.REKEY, "/1.0/rekey", body=body)
         return self._checked(answer, new_key, chain.leaf.names, Route.REKEY, now)
 
     def _audience(self, path: str) -> str:
         """The CA compares scheme, host and path with its own names, and ignores the port."""
         return f"https://{urlsplit(self.spec.url).netloc}{path}"
+
+    async def _call_showing(
+        self, chain: Chain, key: PrivateKey, route: Route, path: str, *, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """A call with the leaf as client certificate.
+
+        step-ca ends the handshake of a leaf that it does not take, which looks like an outage: it is one where
+        nobody answers a plain call either.
+        """
+        async with self._client_certificate(chain, key) as context:
+            try:
+                return await self._call(route, path, body=body, context=context)
+            except Unreachable as failure:
+                if failure.answered:
+                    raise
+                await self.probe()
+                raise Refused(None, "it ends the TLS handshake when this certificate is shown") from None
 
     async def _call(
         self,
@@ -188,15 +211,22 @@ class Authority:
         return Issued(chain=chain, key=key, route=route)
 
 
-async def connect(spec: AuthoritySpec, password: bytes | None) -> Authority:
+async def connect(
+    spec: AuthoritySpec, password: bytes | None, *, vouched: tuple[x509.Certificate, ...] = ()
+) -> Authority:
     """Pin the root, take the CA's bundle, open the provisioner's key.
 
-    NotReady, Unreachable, Refused or BadAnswer say why that is not possible.
+    ``vouched`` are the roots that the CA named when it was last trusted: the way from a pinned root to the one that
+    follows it. They count for nothing once the CA does not name the pinned root any more: whoever takes that root
+    away has to change the pin. NotReady, Unreachable, Refused or BadAnswer say why there is no authority.
     """
     pinned = await pinned_roots(spec)
-    async with Transport(spec.url, pinned) as first:
-        roots = _united(await fetch_roots(first), pinned)
-    transport = Transport(spec.url, roots)
+    followed = set(pinned) & set(vouched)
+    async with Transport(spec.url, united(pinned, vouched if followed else ())) as first:
+        named = await fetch_roots(first)
+    if followed and not set(pinned) & set(named):
+        raise no_longer_named(spec)
+    transport = Transport(spec.url, united(named, pinned))
     transport.skew = first.skew
     try:
         provisioner = None
@@ -204,7 +234,8 @@ async def connect(spec: AuthoritySpec, password: bytes | None) -> Authority:
             provisioner = await find(transport, spec.provisioner, password)
         return Authority(
             spec,
-            roots=roots,
+            pinned=pinned,
+            named=named,
             intermediates=await fetch_intermediates(transport),
             transport=transport,
             provisioner=provisioner,
@@ -212,11 +243,6 @@ async def connect(spec: AuthoritySpec, password: bytes | None) -> Authority:
     except BaseException:
         await transport.close()
         raise
-
-
-def _united(named: Iterable[x509.Certificate], pinned: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
-    """Both, each once, in an order that does not depend on the answer's."""
-    return tuple(sorted({*named, *pinned}, key=fingerprint))
 
 
 def _chain(answer: Mapping[str, Any]) -> Chain:

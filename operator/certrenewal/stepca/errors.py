@@ -3,7 +3,7 @@
 AuthorityError
  ├─ Unreachable   no answer, or one that says "later": try again, nobody needs to change anything
  ├─ Refused       a clear no, with the CA's own words: somebody must change something
- ├─ BadAnswer     an answer that must not be used: a foreign key, other names, an expired certificate, HTML
+ ├─ BadAnswer     an answer that must not be believed: a foreign key, an expired certificate, HTML of a proxy
  └─ NotReady      the authority cannot be used yet, with the reason that its condition shows
 """
 
@@ -18,32 +18,42 @@ class AuthorityError(Exception):
     """Anything that keeps an authority from doing what it was asked; the message is for users."""
 
     reason: Reason = Reason.AUTHORITY_UNREACHABLE
+    status: int | None = None  # of HTTP, where there was an answer
     retry_after: timedelta | None = None
 
 
 class Unreachable(AuthorityError):
-    """The CA did not answer, or (``answered``) said that it cannot now."""
+    """The CA did not answer, or said (``status`` 429 or from 500) that it cannot now."""
 
-    def __init__(self, message: str, *, answered: bool = False, retry_after: timedelta | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, retry_after: timedelta | None = None) -> None:
         super().__init__(message)
-        self.answered = answered
+        self.status = status
         self.retry_after = retry_after
+
+    @property
+    def answered(self) -> bool:
+        """Whether somebody is there."""
+        return self.status is not None
 
 
 class Refused(AuthorityError):
-    """The CA said no: an HTTP status from 400 to 499."""
+    """The CA said no: a status from 400 to 499, or None where it ended the TLS handshake."""
 
     reason = Reason.AUTHORITY_REFUSED
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"the CA refused ({status}): {message}")
+    def __init__(self, status: int | None, message: str) -> None:
+        super().__init__(f"the CA refused ({status or 'TLS'}): {message}")
         self.status = status
 
 
 class BadAnswer(AuthorityError):
-    """The CA answered with something that must never reach a Secret."""
+    """The CA, or somebody in its place, answered with something that must not be believed."""
 
     reason = Reason.BAD_CERTIFICATE
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class NotReady(AuthorityError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Provisioner:
     kid: str
     key: SigningKey = field(repr=False)
     algorithm: str
+    entry: str  # a digest of what the CA says of it, to see whether that changed
 
 
 async def find(transport: Transport, wanted: ProvisionerRef, password: bytes) -> Provisioner:
@@ -42,7 +44,22 @@ async def find(transport: Transport, wanted: ProvisionerRef, password: bytes) ->
     encrypted = entry.get("encryptedKey") or await _encrypted_key(transport, wanted, kid)
     # 600,000 rounds of PBKDF2 take a tenth of a second, during which the loop must not stand still.
     private = await asyncio.to_thread(_decrypt, encrypted, password, wanted)
-    return Provisioner(name=str(entry["name"]), kid=kid, key=_signing_key(private), algorithm=_algorithm(private))
+    return Provisioner(
+        name=str(entry["name"]),
+        kid=kid,
+        key=_signing_key(private),
+        algorithm=_algorithm(private),
+        entry=_digest(entry),
+    )
+
+
+async def current_entry(transport: Transport, wanted: ProvisionerRef) -> str:
+    """The digest of what the CA says of the provisioner now: its key, its claims, its options."""
+    return _digest(await _entry(transport, wanted))
+
+
+def _digest(entry: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
 
 
 async def _entry(transport: Transport, wanted: ProvisionerRef) -> Mapping[str, Any]:

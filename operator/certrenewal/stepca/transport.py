@@ -60,7 +60,7 @@ class Transport:
         """One request; ``context`` carries a client certificate and gets connections of its own."""
         try:
             async with self._session.request(
-                method, self._url + path, json=body, headers=headers, ssl=context or self._ssl
+                method, self._url + path, json=body, headers=headers, ssl=context or self._ssl, allow_redirects=False
             ) as response:
                 self.skew = _skew(response)
                 return _answer(response, await _body(response))
@@ -92,15 +92,19 @@ def client_context(roots: Iterable[x509.Certificate]) -> ssl.SSLContext:
 
 def _answer(response: aiohttp.ClientResponse, text: bytes) -> dict[str, Any]:
     content = _json(text)
-    if response.status in (200, 201):
-        if content is None:
-            raise BadAnswer(f"{response.url.path} answered {response.status} with something that is no JSON object")
+    if response.status in (200, 201) and content is not None:
         return content
+    if response.status < 500 and response.status != 429 and content is None:
+        # step-ca says no in JSON: this is a sign-in page or the like of a proxy in between.
+        raise BadAnswer(
+            f"{response.url.path} answered {response.status} with something that is no JSON object",
+            status=response.status,
+        )
     message = str((content or {}).get("message") or (content or {}).get("detail") or response.reason or "")[:500]
     if response.status == 429 or response.status >= 500:
         raise Unreachable(
             f"{response.url.path} answered {response.status}: {message}",
-            answered=True,
+            status=response.status,
             retry_after=_retry_after(response),
         )
     raise Refused(response.status, message)
@@ -123,9 +127,14 @@ def _skew(response: aiohttp.ClientResponse) -> timedelta | None:
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> timedelta | None:
-    """Retry-After in its form of seconds (RFC 9110 §10.2.3), at most an hour of it."""
+    """Retry-After in seconds or as a date (RFC 9110 §10.2.3), at most an hour of it."""
     value = response.headers.get("Retry-After", "")
-    return timedelta(seconds=min(int(value), 3600)) if value.isdecimal() else None
+    if value.isdecimal():
+        return timedelta(seconds=min(int(value), 3600))
+    try:
+        return min(parsedate_to_datetime(value) - datetime.now(UTC), timedelta(hours=1))
+    except (ValueError, TypeError):
+        return None
 
 
 def _distrusted(url: str, failure: aiohttp.ClientConnectorCertificateError) -> NotReady:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any
 
 from cryptography import x509
@@ -10,7 +12,7 @@ from cryptography import x509
 from certrenewal.domain.authority import AuthoritySpec
 from certrenewal.domain.certificate import Malformed, fingerprint, load_certificates
 from certrenewal.domain.reasons import Reason
-from certrenewal.stepca.errors import BadAnswer, NotReady, Refused, Unreachable
+from certrenewal.stepca.errors import AuthorityError, BadAnswer, NotReady, Refused
 from certrenewal.stepca.transport import Transport
 
 
@@ -37,22 +39,30 @@ async def pinned_roots(spec: AuthoritySpec) -> tuple[x509.Certificate, ...]:
 
 
 async def fetch_roots(transport: Transport) -> tuple[x509.Certificate, ...]:
-    """The roots that the CA wants its clients to trust, over a verified connection."""
+    """The roots that the CA wants its clients to trust: its own, and those of its federation."""
     answer = await transport.call("GET", "/roots")
-    return tuple(_certificates(answer.get("crts")))
+    return united(_certificates(answer.get("crts")), await _optional(transport, "/federation"))
 
 
 async def fetch_intermediates(transport: Transport) -> tuple[x509.Certificate, ...]:
     """The intermediates that sign now; none where the CA does not tell (step-ca before 0.27.3)."""
+    return tuple(await _optional(transport, "/intermediates"))
+
+
+def united(*bundles: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    """All of them, each once, in an order that does not depend on the answer's."""
+    return tuple(sorted({root for bundle in bundles for root in bundle}, key=fingerprint))
+
+
+async def _optional(transport: Transport, path: str) -> list[x509.Certificate]:
+    """Certificates that not every CA has to tell of."""
     try:
-        answer = await transport.call("GET", "/intermediates")
-    except Refused:
-        return ()
-    except Unreachable as failure:
-        if failure.answered:  # 501: it has none
-            return ()
+        answer = await transport.call("GET", path)
+    except AuthorityError as failure:
+        if failure.status in (HTTPStatus.NOT_FOUND, HTTPStatus.NOT_IMPLEMENTED):  # it does not know of any
+            return []
         raise
-    return tuple(_certificates(answer.get("crts")))
+    return _certificates(answer.get("crts"))
 
 
 def _certificates(pems: Any) -> list[x509.Certificate]:
@@ -63,6 +73,15 @@ def _certificates(pems: Any) -> list[x509.Certificate]:
     if not found:
         raise BadAnswer("the CA answered with no root")
     return found
+
+
+def no_longer_named(spec: AuthoritySpec) -> NotReady:
+    """The CA is the one that was trusted, and has left the pinned root behind."""
+    return NotReady(
+        Reason.FINGERPRINT_MISMATCH,
+        f"{spec.url} no longer names the root that is pinned: pin the one that it names now, after comparing it with "
+        "`step certificate fingerprint root_ca.crt` at the CA",
+    )
 
 
 def _unknown_root(spec: AuthoritySpec) -> NotReady:
