@@ -135,13 +135,31 @@ def main() -> None:
     help="Restarts of workloads, at most.",
 )
 @click.option(
+    "--restarts-per-minute-in-namespace",
+    type=click.IntRange(0, 60000),
+    default=0,
+    show_default=True,
+    envvar="CERTRENEWAL_RESTARTS_PER_MINUTE_IN_NAMESPACE",
+    show_envvar=True,
+    help="Restarts of workloads of one namespace, at most; 0: no limit but that of the cluster.",
+)
+@click.option(
     "--restarts-cooldown",
     type=_Duration(),
-    default="0s",
+    default="10s",
     show_default=True,
     envvar="CERTRENEWAL_RESTARTS_COOLDOWN",
     show_envvar=True,
     help="The least time between two restarts of one workload.",
+)
+@click.option(
+    "--restarts-together",
+    type=click.IntRange(0, 50),
+    default=10,
+    show_default=True,
+    envvar="CERTRENEWAL_RESTARTS_TOGETHER",
+    show_envvar=True,
+    help="The percentage of its life within which a certificate is renewed with another one of the same workload.",
 )
 @click.option(
     "--lease-duration",

@@ -14,6 +14,10 @@ AUTHORITY_READY = Gauge("certrenewal_authority_ready", "1 where the authority ca
 LEADER = Gauge("certrenewal_leader", "1 on the replica that acts.")
 RESTARTS = Counter("certrenewal_restarts_total", "Workloads restarted.", ["kind"])
 RESTART_QUEUE = Gauge("certrenewal_restart_queue_length", "Workloads that wait for their restart.")
+RESTART_DEADLINE = Gauge(
+    "certrenewal_restart_queue_first_expiry_timestamp_seconds",
+    "When the first certificate ends that a waiting workload runs; 0 where none is known.",
+)
 SCHEDULE = Gauge("certrenewal_schedule_length", "Certificates with a next look.")
 LOOK_SECONDS = Histogram("certrenewal_look_seconds", "How long a look at one certificate takes.")
 API_REQUESTS = Counter("certrenewal_api_requests_total", "Requests to the API server.", ["method", "resource", "code"])

@@ -20,5 +20,7 @@ class Settings:
     cluster_domain: str = "cluster.local"
     workers: int = 32
     restarts_per_minute: int = 60
-    restarts_cooldown: timedelta = timedelta(0)
+    restarts_per_minute_in_namespace: int = 0
+    restarts_cooldown: timedelta = timedelta(seconds=10)
+    restarts_together: int = 10
     lease_duration: timedelta = timedelta(seconds=15)

@@ -26,7 +26,7 @@ def test_every_reason_has_its_row() -> None:
 
 
 def test_every_annotation_has_its_row() -> None:
-    names = {key.removeprefix(annotation.PREFIX) for key in annotation.ON_SECRETS}
+    names = {key.removeprefix(annotation.PREFIX) for key in annotation.ON_SECRETS | annotation.ON_WORKLOADS}
 
     assert first_column("annotations.md") == names
 

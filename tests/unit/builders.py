@@ -21,7 +21,7 @@ from certrenewal.domain.keys import KeyAlgorithm
 from certrenewal.domain.names import Kind, Name, parse_name
 from certrenewal.domain.observed import Observed, read_held
 from certrenewal.domain.policy import Asker, Pattern, Rule, parse_pattern
-from certrenewal.domain.rollout import Workload
+from certrenewal.domain.rollout import Turn, Workload
 from certrenewal.domain.spec import Spec, WorkloadRef
 
 NOON = datetime.datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -267,6 +267,9 @@ def a_workload(**changes: Any) -> Workload:
         "secrets": frozenset({"web-tls"}),
         "marks": {},
         "opted_out": False,
+        "turn": Turn(follows=True, order=0),
+        "window": None,
+        "fault": None,
         "complete": True,
         "waits": None,
         "failed": None,

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.rollout import State, Workload, mark, mark_key
 from certrenewal.domain.spec import Restart, WorkloadRef
-from certrenewal.domain.standing import rolled_out, stand
-from certrenewal.domain.status import Condition, Recorded, Standing
-from tests.unit.builders import WEB, a_workload
+from certrenewal.domain.standing import Current, rolled_out, stand
+from certrenewal.domain.status import Condition, Ran, Recorded, Standing
+from tests.unit.builders import DAY, NOON, WEB, a_workload
 
 OLD, NEW, OTHER = "01" * 32, "fe" * 32, "77" * 32
 
@@ -32,7 +32,7 @@ def recorded(fingerprint: str | None, web: Any = NOTHING) -> Recorded:
         duration=None,
         failures=0,
         renew_now="",
-        workloads={} if web is NOTHING else {WEB: mark(web) if web else ""},
+        workloads={} if web is NOTHING else {WEB: Ran(mark(web) if web else "")},
     )
 
 
@@ -50,8 +50,14 @@ def standing(
     restart: Restart = Restart(),  # noqa: B008 - frozen
     fresh: bool = False,
 ) -> Standing:
-    (one,) = stand([workload], secret="web-tls", fingerprint=fingerprint, restart=restart, recorded=last, fresh=fresh)
+    (one,) = stand([workload], a_certificate(fingerprint, restart=restart, first=fresh), last, NOON)
     return one
+
+
+def a_certificate(fingerprint: str | None = NEW, **changes: Any) -> Current:
+    """The certificate of a day that the Secret holds."""
+    runs = Ran(mark(fingerprint), NOON + DAY) if fingerprint else Ran("")
+    return Current(**{"secret": "web-tls", "runs": runs, "lifetime": DAY, **changes})
 
 
 @pytest.mark.parametrize(
@@ -89,12 +95,12 @@ def test_who_is_owed_a_restart(template: str | None, last: Recorded, fresh: bool
     found = standing(marked(template), last, fresh=fresh)
 
     assert found.state is state
-    assert (found.fingerprint == mark(NEW)) == (state is State.HEALTHY)
+    assert (found.runs.fingerprint == mark(NEW)) == (state is State.HEALTHY)
 
 
 def test_what_is_pending_tells_what_runs_meanwhile() -> None:
-    assert standing(marked(OLD), recorded(OLD, OLD)).fingerprint == mark(OLD)
-    assert standing(marked(None), recorded(None, "")).fingerprint == ""
+    assert standing(marked(OLD), recorded(OLD, OLD)).runs.fingerprint == mark(OLD)
+    assert standing(marked(None), recorded(None, "")).runs.fingerprint == ""
 
 
 def test_a_mark_for_another_secret_says_nothing() -> None:
@@ -106,7 +112,7 @@ def test_a_mark_for_another_secret_says_nothing() -> None:
 def test_before_the_first_certificate_everybody_waits() -> None:
     found = standing(marked(None), recorded(None), fingerprint=None)
 
-    assert (found.state, found.fingerprint) == (State.PENDING, "")
+    assert (found.state, found.runs.fingerprint) == (State.PENDING, "")
 
 
 @given(
@@ -130,7 +136,7 @@ def test_a_restart_is_owed_once(template: str | None, last: str | None, ran: Any
             obtained=None,
             failures=0,
             renew_now="",
-            workloads={WEB: after.fingerprint},
+            workloads={WEB: after.runs},
         ),
     )
 
@@ -153,7 +159,7 @@ def test_who_is_not_to_be_restarted_is_skipped_and_owed_nothing_later(
     found = standing(marked(OLD, **changes), recorded(OLD, OLD), restart=restart)
 
     assert found.state is State.SKIPPED
-    assert standing(marked(OLD), recorded(NEW, found.fingerprint)).state is State.HEALTHY
+    assert standing(marked(OLD), recorded(NEW, found.runs.fingerprint)).state is State.HEALTHY
 
 
 def test_who_is_listed_is_restarted() -> None:
@@ -187,13 +193,7 @@ def test_an_older_rollout_that_failed_is_restarted_all_the_same() -> None:
 def test_each_workload_stands_for_itself() -> None:
     db = WorkloadRef("StatefulSet", "db")
 
-    standings = stand(
-        [marked(NEW), a_workload(ref=db)],
-        secret="web-tls",
-        fingerprint=NEW,
-        restart=Restart(),
-        recorded=recorded(OLD, OLD),
-    )
+    standings = stand([marked(NEW), a_workload(ref=db)], a_certificate(), recorded(OLD, OLD), NOON)
 
     assert [(s.ref, s.state) for s in standings] == [(WEB, State.HEALTHY), (db, State.PENDING)]
 
@@ -202,7 +202,7 @@ def test_each_workload_stands_for_itself() -> None:
 
 
 def a_standing(state: State, name: str = "web", message: str = "") -> Standing:
-    return Standing(ref=WorkloadRef("Deployment", name), state=state, fingerprint="", message=message)
+    return Standing(ref=WorkloadRef("Deployment", name), state=state, runs=Ran(""), message=message)
 
 
 P, R, H, F, S = State.PENDING, State.RESTARTING, State.HEALTHY, State.FAILED, State.SKIPPED

@@ -19,6 +19,7 @@ from certrenewal.domain.spec import WorkloadRef
 from certrenewal.domain.status import (
     HISTORY,
     Condition,
+    Ran,
     Standing,
     Status,
     condition_of,
@@ -293,7 +294,7 @@ def test_after_a_success_failures_are_counted_anew() -> None:
 
 
 def a_standing(name: str, state: State, message: str = "", kind: str = "Deployment") -> Standing:
-    return Standing(ref=WorkloadRef(kind, name), state=state, fingerprint="ab" * 8, message=message)
+    return Standing(ref=WorkloadRef(kind, name), state=state, runs=Ran("ab" * 8), message=message)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +350,7 @@ def test_what_was_written_is_read_back() -> None:
     assert recorded.duration == DAY
     assert recorded.failures == 1
     assert recorded.renew_now == "2026"
-    assert recorded.workloads == {WEB: "ab" * 8}
+    assert recorded.workloads == {WEB: Ran("ab" * 8)}
 
 
 @pytest.mark.parametrize(

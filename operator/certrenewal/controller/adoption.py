@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from certrenewal.controller.cache import Cache, Key, Renewal, SecretMeta, parse_renewal
 from certrenewal.controller.reporter import Reporter
-from certrenewal.domain import annotation
 from certrenewal.domain.decision import Finding
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import InvalidSpec, Wish, is_opted_in, parse_spec, read_wish
@@ -101,13 +100,6 @@ class Adoption:
             f"Secret {renewal.secret.name} is kept by CertRenewal {winner.key.name}, which came first: "
             "name another Secret in spec.secretName, or remove one of the two",
         )
-
-
-def renew_now(cache: Cache, renewal: Renewal) -> str:
-    """The renew-now values of the CertRenewal and, where it stands for one, of its Secret; "" where there is none."""
-    secret = cache.secrets.get(renewal.secret)
-    asked = secret.annotations.get(annotation.RENEW_NOW, "") if secret else ""
-    return " ".join(filter(None, (asked, renewal.renew_now)))
 
 
 def _precedence(renewal: Renewal) -> tuple[bool, str, str]:

@@ -118,6 +118,12 @@ class Cache:
         """The CertRenewals that ask this authority."""
         return [renewal for renewal in self.renewals.values() if renewal.authority == authority]
 
+    def renew_now(self, renewal: Renewal) -> str:
+        """The renew-now values of a CertRenewal and of its Secret; "" where there is none."""
+        secret = self.secrets.get(renewal.secret)
+        asked = secret.annotations.get(annotation.RENEW_NOW, "") if secret else ""
+        return " ".join(filter(None, (asked, renewal.renew_now)))
+
     def dependents(self, secret: Key) -> list[Workload]:
         """The workloads that use this Secret."""
         refs = self._users.get(secret, ())

@@ -17,7 +17,7 @@ from certrenewal.controller.cache import Cache, Key, parse_renewal, parse_secret
 from certrenewal.controller.probes import Probes
 from certrenewal.controller.reconcile import Reconciler
 from certrenewal.controller.reporter import Reporter
-from certrenewal.controller.restarts import RestartQueue
+from certrenewal.controller.restarts import Limits, RestartQueue
 from certrenewal.controller.schedule import Schedule
 from certrenewal.controller.telling import Teller
 from certrenewal.domain.rollout import parse_workload
@@ -70,9 +70,14 @@ class Operator:
             store=self._store,
             reporter=reporter,
             leads=self._leads,
-            per_minute=settings.restarts_per_minute,
-            cooldown=settings.restarts_cooldown,
+            limits=Limits(
+                per_minute=settings.restarts_per_minute,
+                per_minute_in_namespace=settings.restarts_per_minute_in_namespace,
+                cooldown=settings.restarts_cooldown,
+                together=settings.restarts_together / 100,
+            ),
             poke=self.schedule.poke,
+            clock=_now,
         )
         self._reconciler = Reconciler(
             cache=self.cache,
@@ -90,6 +95,7 @@ class Operator:
             require=self._elector.require,
             clock=_now,
             cluster_domain=settings.cluster_domain,
+            together=settings.restarts_together / 100,
         )
         self._probes = Probes(
             host=settings.listen_host,

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from certrenewal.controller.adoption import Adoption, renew_now
+from certrenewal.controller.adoption import Adoption
 from certrenewal.controller.cache import Cache, Key, Renewal
 from certrenewal.controller.obtaining import Authorities, Obtained, ask
+from certrenewal.controller.siblings import companion
 from certrenewal.controller.telling import Teller, roots_digest
 from certrenewal.domain.authority import AuthorityView
 from certrenewal.domain.certificate import Leaf, dump_certificates, dump_key
@@ -22,7 +23,7 @@ from certrenewal.domain.observed import Observed, read_held
 from certrenewal.domain.policy import Asker
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import DataKeys, Spec, parse_spec
-from certrenewal.domain.status import condition_of, moment_of, read_recorded
+from certrenewal.domain.status import condition_of, follows_sibling, moment_of, read_recorded
 from certrenewal.domain.timing import retry_delay, silence
 from certrenewal.kube.errors import Conflict, NotFound, Rejected
 from certrenewal.kube.store import Secret, Store
@@ -54,6 +55,7 @@ class Reconciler:
         require: Callable[[], None],
         clock: Callable[[], datetime],
         cluster_domain: str,
+        together: float = 0.0,
     ) -> None:
         self._cache = cache
         self._store = store
@@ -63,6 +65,7 @@ class Reconciler:
         self._require = require
         self._clock = clock
         self._cluster_domain = cluster_domain
+        self._together = together
         self._obtained: dict[Key, Obtained] = {}
         self._pauses: dict[Key, _Pause] = {}
 
@@ -79,8 +82,7 @@ class Reconciler:
             return await self._tell.stopped(renewal, objection, leaf=None, good=False)
         spec = parse_spec(renewal.key.name, renewal.spec)
         if self._is_quiet(renewal, spec):
-            fingerprint = read_recorded(renewal.status).fingerprint
-            return await self._tell.settle(renewal, renewal.status, spec, fingerprint=fingerprint)
+            return await self._tell.settle(renewal, renewal.status, spec)
         view = self._authorities.view(spec.authority)
         if view is None:
             return None  # its first contact is under way and will bring us back
@@ -106,7 +108,7 @@ class Reconciler:
         data, keys = (secret.data if secret else {}), spec.data_keys
         held = read_held(data.get(keys.crt, b""), data.get(keys.key, b""), data.get(keys.ca, b""))
         known = held.chain is not None and held.chain.leaf.fingerprint == recorded.fingerprint
-        requested = renew_now(self._cache, renewal)
+        requested = self._cache.renew_now(renewal)
         return Observed(
             namespace=renewal.key.namespace,
             uid=renewal.uid,
@@ -124,6 +126,8 @@ class Reconciler:
             immutable=secret.immutable if secret else False,
             renew_now=requested,
             renew_requested=requested not in ("", recorded.renew_now),
+            companion=companion(self._cache, renewal, spec.restart),
+            together=self._together,
         )
 
     async def _rest(self, renewal: Renewal, observed: Observed, secret: Secret | None) -> datetime | None:
@@ -202,7 +206,7 @@ class Reconciler:
     def _cause(self, renewal: Renewal, observed: Observed) -> tuple[object, ...]:
         """What a failed attempt rested on: another wish, certificate or authority may be tried at once."""
         held = observed.leaf.fingerprint if observed.leaf else None
-        return renewal.generation, renew_now(self._cache, renewal), observed.authority, held
+        return renewal.generation, self._cache.renew_now(renewal), observed.authority, held
 
     def _kept(self, renewal: Renewal, observed: Observed) -> Obtained | None:
         """A certificate that was signed before and not written, where it is still what is wanted."""
@@ -252,10 +256,17 @@ class Reconciler:
             and status.get("observedGeneration") == renewal.generation
             and (seen.get("uid"), seen.get("resourceVersion")) == (secret.uid, secret.version)
             and (view is None or not view.ready or seen.get("roots") == roots_digest(view))
-            and renew_now(self._cache, renewal) in ("", status.get("renewNow"))
+            and self._cache.renew_now(renewal) in ("", status.get("renewNow"))
             and "failure" not in status
             and condition_of(status, "Ready").get("status") == "True"
+            and not self._joins_sibling(renewal, spec)
         )
+
+    def _joins_sibling(self, renewal: Renewal, spec: Spec) -> bool:
+        """Whether it may be renewed now because a workload is restarted anyway."""
+        if not follows_sibling(renewal.status, self._together, self._clock()):
+            return False
+        return companion(self._cache, renewal, spec.restart) is not None
 
     def _saw_own_write(self, secret: Secret, version: str) -> None:
         """The watch will show us our own write: it is no news."""

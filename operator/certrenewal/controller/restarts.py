@@ -9,32 +9,61 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import Callable
-from datetime import timedelta
-
-from aiolimiter import AsyncLimiter
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from certrenewal import metrics
-from certrenewal.controller.cache import Cache, Key
+from certrenewal.controller.cache import Cache, Key, Renewal
+from certrenewal.controller.owed import Debt, Owed, owed
 from certrenewal.controller.reporter import Reporter, about_workload
+from certrenewal.controller.siblings import about_to_follow, of_workload
+from certrenewal.domain.budget import Bucket
+from certrenewal.domain.durations import format_duration
 from certrenewal.domain.reasons import Reason
-from certrenewal.domain.rollout import State, Workload, mark, mark_key, parse_workload
-from certrenewal.domain.spec import InvalidSpec, WorkloadRef, parse_spec
-from certrenewal.domain.standing import stand
-from certrenewal.domain.status import read_recorded
+from certrenewal.domain.rollout import Workload, parse_workload
+from certrenewal.domain.spec import WorkloadRef
+from certrenewal.domain.status import timestamp
 from certrenewal.kube.errors import ClusterError, NotFound, Rejected
 from certrenewal.kube.store import Store
 
 log = logging.getLogger(__name__)
 
-RETRY = 5.0
+RETRY = timedelta(seconds=5)
+REFUSED_RETRY = timedelta(minutes=1)
+# Who changes one Secret of a workload by hand or by script changes its others within this time.
+QUIET = timedelta(seconds=2.5)
+LONGEST_WAIT = timedelta(seconds=30)  # for certificates that are about to follow
+GLANCE = timedelta(seconds=0.25)  # between two looks whether they did
+WARN_AGAIN = timedelta(hours=1)
 
 _Target = tuple[str, WorkloadRef]
+_AT_ONCE = datetime.min.replace(tzinfo=UTC)
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How often workloads may be restarted; 0 a minute is as often as it takes."""
+
+    per_minute: int = 60
+    per_minute_in_namespace: int = 0
+    cooldown: timedelta = timedelta(0)
+    together: float = 0.1  # the share of its life within which a certificate is renewed with one of the same workload
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """One workload in the queue."""
+
+    since: datetime
+    changed: datetime  # when a certificate came that it does not run
+    owed: Owed
 
 
 class RestartQueue:
-    """Workloads that wait for their restart, the nearest expiry first."""
+    """Workloads that wait for their restart, the nearest expiry of what they run first."""
 
     def __init__(
         self,
@@ -43,112 +72,209 @@ class RestartQueue:
         store: Store,
         reporter: Reporter,
         leads: Callable[[], bool],
-        per_minute: int,
-        cooldown: timedelta,
+        limits: Limits,
         poke: Callable[[Key], None],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], datetime],
     ) -> None:
         self._cache = cache
         self._store = store
         self._reporter = reporter
         self._leads = leads
-        self._budget = AsyncLimiter(per_minute, 60)
-        self._cooldown = cooldown.total_seconds()
+        self._limits = limits
         self._poke = poke
         self._clock = clock
-        self._wanted: dict[_Target, float] = {}
-        self._not_before: dict[_Target, float] = {}
+        self._cluster = Bucket(limits.per_minute)
+        self._namespaces: defaultdict[str, Bucket] = defaultdict(lambda: Bucket(limits.per_minute_in_namespace))
+        self._waiting: dict[_Target, _Waiting] = {}
+        self._retry_at: dict[_Target, datetime] = {}
+        self._last: dict[_Target, datetime] = {}
+        self._warned: dict[_Target, datetime] = {}
+        self._refusals: dict[_Target, str] = {}
         self._news = asyncio.Event()
 
-    def want(self, namespace: str, ref: WorkloadRef, urgency: float) -> None:
-        """Restart this workload when its turn comes."""
-        self._wanted[namespace, ref] = urgency
-        metrics.RESTART_QUEUE.set(len(self._wanted))
+    def want(self, namespace: str, ref: WorkloadRef, debt: Debt) -> None:
+        """Restart this workload when its turn comes, if it still runs an older certificate then."""
+        target, now = (namespace, ref), self._clock()
+        known = self._waiting.setdefault(target, _Waiting(now, now, Owed()))
+        marks = known.owed.marks
+        known.owed = known.owed.with_debt(debt)
+        if known.owed.marks != marks:
+            known.changed = now
+            self._wake_siblings(target)
+        self._measure()
         self._news.set()
+
+    def spare(self, namespace: str, ref: WorkloadRef, secret: str) -> None:
+        """This workload is owed no restart for that Secret."""
+        known = self._waiting.get((namespace, ref))
+        if known is not None:
+            known.owed = known.owed.without(secret)
+            if not known.owed:
+                del self._waiting[namespace, ref]
+                self._measure()
+
+    def refusals(self, namespace: str) -> Mapping[WorkloadRef, str]:
+        """The workloads of a namespace that the API server does not let us restart, with its words."""
+        return {ref: words for (where, ref), words in self._refusals.items() if where == namespace}
 
     async def run(self) -> None:
         """Restart one workload after the other, for ever."""
         while True:
             target = await self._next()
             if not self._leads():
-                self._wanted.clear()  # the next leader, or our next look, finds them again
+                self._waiting.clear()  # the next leader, or our next look, finds them again
                 continue
             try:
-                await self._restart(*target)
+                await self._restart(target)
             except Rejected as failure:
-                await self._report_rejected(target, failure)
+                await self._refused(target, failure)
             except ClusterError as failure:
+                namespace, ref = target
                 log.warning(
                     "restart not written",
-                    extra={"namespace": target[0], "workload": str(target[1]), "error": str(failure)},
+                    extra={"namespace": namespace, "workload": str(ref), "error": str(failure)},
                 )
-                self._postpone(target, RETRY)
+                self._retry_at[target] = self._clock() + RETRY
+            self._measure()
 
     async def _next(self) -> _Target:
+        """Wait for the most urgent workload that may be restarted."""
         while True:
-            now = self._clock()
-            ready = [t for t in self._wanted if self._not_before.get(t, 0.0) <= now]
-            if ready:
-                target = min(ready, key=lambda t: (self._wanted[t], t))
-                self._wanted.pop(target)
-                metrics.RESTART_QUEUE.set(len(self._wanted))
-                return target
             self._news.clear()
-            waits = [self._not_before[t] - now for t in self._wanted]
+            now = self._clock()
+            moments: list[datetime] = []
+            for target in sorted(self._waiting, key=self._urgency):
+                moment = self._turn(target, now)
+                if moment <= now:
+                    return target
+                moments.append(moment)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(min(waits), 0.01) if waits else None):
+                async with asyncio.timeout((min(moments) - now).total_seconds() if moments else None):
                     await self._news.wait()
 
-    async def _restart(self, namespace: str, ref: WorkloadRef) -> None:
-        workload = self._cache.workload(namespace, ref)
-        owed = self._owed(workload) if workload else {}
-        if workload is None or not owed:
-            return
-        async with self._budget:
-            if not self._leads():
-                return
-            try:
-                body = await self._store.mark_template(namespace, ref, workload.uid, owed)
-            except NotFound:
-                return
-        self._not_before[namespace, ref] = self._clock() + self._cooldown
-        metrics.RESTARTS.labels(kind=ref.kind).inc()
-        for key in self._cache.see_workload(parse_workload(ref.kind, {**body, "kind": ref.kind})):
-            self._poke(key)
-        secrets = ", ".join(sorted(name for name in workload.secrets if mark_key(name) in owed))
-        await self._reporter.tell(
-            about_workload(namespace, ref, workload.uid), Reason.RESTARTED, f"for the new certificate in {secrets}"
+    def _urgency(self, target: _Target) -> tuple[datetime, _Target]:
+        return self._waiting[target].owed.ends or _AT_ONCE, target
+
+    def _turn(self, target: _Target, now: datetime) -> datetime:
+        """When a workload may be restarted, as far as that is known."""
+        waiting = self._waiting[target]
+        latest = waiting.owed.must_by or _NEVER
+        if latest <= now:
+            return max(now, self._retry_at.get(target, now))
+        if waiting.owed.held:
+            return latest
+        waits = [
+            self._cluster.free_at(now),
+            self._namespaces[target[0]].free_at(now),
+            waiting.owed.opening,
+            self._cooled_at(target),
+            self._retry_at.get(target),
+            self._quiet_at(target, waiting),
+        ]
+        earliest = max((wait for wait in waits if wait), default=now)
+        if earliest <= now and self._is_waited_for(target, waiting, now):
+            earliest = now + GLANCE
+        return min(earliest, latest)
+
+    def _quiet_at(self, target: _Target, waiting: _Waiting) -> datetime | None:
+        """When nobody is expected to change another Secret of this workload any more."""
+        if not waiting.owed.by_hand or len(self._certificates(target)) < 2:
+            return None
+        return min(waiting.changed + QUIET, waiting.since + LONGEST_WAIT)
+
+    def _is_waited_for(self, target: _Target, waiting: _Waiting, now: datetime) -> bool:
+        """Whether another certificate of this workload is about to follow."""
+        if now >= waiting.since + LONGEST_WAIT:
+            return False
+        secrets = {debt.secret for debt in waiting.owed.debts}
+        return any(
+            about_to_follow(self._cache, renewal, together=self._limits.together, now=now)
+            for renewal in self._certificates(target)
+            if renewal.secret.name not in secrets
         )
 
-    def _owed(self, workload: Workload) -> dict[str, str]:
-        """The marks of all certificates that this workload does not run yet."""
-        marks: dict[str, str] = {}
-        for name in workload.secrets:
-            for key in self._cache.claims(Key(workload.namespace, name)):
-                renewal = self._cache.renewals[key]
-                recorded = read_recorded(renewal.status)
-                try:
-                    spec = parse_spec(key.name, renewal.spec)
-                except InvalidSpec:
-                    continue
-                (standing,) = stand(
-                    [workload],
-                    secret=name,
-                    fingerprint=recorded.fingerprint,
-                    restart=spec.restart,
-                    recorded=recorded,
-                )
-                if standing.state is State.PENDING and recorded.fingerprint:
-                    marks[mark_key(name)] = mark(recorded.fingerprint)
-        return marks
+    def _certificates(self, target: _Target) -> list[Renewal]:
+        workload = self._cache.workload(*target)
+        return list(of_workload(self._cache, workload)) if workload else []
 
-    async def _report_rejected(self, target: _Target, failure: Rejected) -> None:
+    def _wake_siblings(self, target: _Target) -> None:
+        """Certificates that are nearly due are renewed along, so that one restart does for all."""
+        secrets = {debt.secret for debt in self._waiting[target].owed.debts}
+        for renewal in self._certificates(target):
+            if renewal.secret.name not in secrets:
+                self._poke(renewal.key)
+
+    async def _restart(self, target: _Target) -> None:
         namespace, ref = target
-        if workload := self._cache.workload(namespace, ref):
-            subject = about_workload(namespace, ref, workload.uid)
-            await self._reporter.tell(subject, Reason.RESTART_FAILED, str(failure), warning=True)
-        self._postpone(target, 60.0)
+        waiting = self._waiting[target]
+        workload, now = self._cache.workload(namespace, ref), self._clock()
+        waiting.owed = owed(self._cache, workload, refused={}, now=now) if workload else Owed()
+        if workload is None or not waiting.owed:
+            del self._waiting[target]
+            return
+        if self._turn(target, now) > now:
+            return
+        delayed = self._cooled_at(target) or now
+        try:
+            body = await self._store.mark_template(namespace, ref, workload.uid, waiting.owed.marks)
+        except NotFound:
+            del self._waiting[target]
+            return
+        self._count(target, now)
+        for key in self._cache.see_workload(parse_workload(ref.kind, {**body, "kind": ref.kind})):
+            self._poke(key)
+        await self._tell(workload, waiting, now, delayed=delayed > waiting.since)
 
-    def _postpone(self, target: _Target, seconds: float) -> None:
-        self._not_before[target] = self._clock() + seconds
-        self.want(*target, urgency=0.0)
+    def _count(self, target: _Target, now: datetime) -> None:
+        """A workload was restarted."""
+        namespace, ref = target
+        for bucket in (self._cluster, self._namespaces[namespace]):
+            bucket.take(now)
+        self._last[target] = now
+        self._refusals.pop(target, None)
+        del self._waiting[target]
+        metrics.RESTARTS.labels(kind=ref.kind).inc()
+
+    async def _tell(self, workload: Workload, waiting: _Waiting, now: datetime, *, delayed: bool) -> None:
+        subject = about_workload(workload.namespace, workload.ref, workload.uid)
+        secrets = ", ".join(sorted(debt.secret for debt in waiting.owed.debts))
+        await self._reporter.tell(subject, Reason.RESTARTED, f"for the new certificate in {secrets}")
+        opening, ends = waiting.owed.opening, waiting.owed.ends
+        if opening is not None and opening > now and ends is not None:
+            message = (
+                f"restarted outside its window, which opens at {timestamp(opening)}: a certificate that it ran ends at "
+                f"{timestamp(ends)}"
+            )
+            await self._reporter.tell(subject, Reason.WINDOW_MISSED, message, warning=True)
+        target = workload.namespace, workload.ref
+        if delayed and now >= self._warned.get(target, _AT_ONCE) + WARN_AGAIN:
+            self._warned[target] = now
+            message = (
+                f"certificates in {secrets} change more often than restarts.cooldown "
+                f"({format_duration(self._limits.cooldown)}) lets this workload restart"
+            )
+            await self._reporter.tell(subject, Reason.RESTART_DELAYED, message, warning=True)
+
+    def _cooled_at(self, target: _Target) -> datetime | None:
+        """When the workload may be restarted again after its last restart."""
+        debts = self._waiting[target].owed.debts
+        last = max(filter(None, (self._last.get(target), *(debt.standing.runs.since for debt in debts))), default=None)
+        return last + self._limits.cooldown if last and self._limits.cooldown else None
+
+    async def _refused(self, target: _Target, failure: Rejected) -> None:
+        """The API server does not let us: told in status, and tried again in a while."""
+        namespace, ref = target
+        self._retry_at[target] = self._clock() + REFUSED_RETRY
+        news = self._refusals.get(target) != str(failure)
+        self._refusals[target] = str(failure)
+        if not news or (workload := self._cache.workload(namespace, ref)) is None:
+            return
+        for renewal in of_workload(self._cache, workload):
+            self._poke(renewal.key)
+        subject = about_workload(namespace, ref, workload.uid)
+        await self._reporter.tell(subject, Reason.RESTART_FAILED, str(failure), warning=True)
+
+    def _measure(self) -> None:
+        metrics.RESTART_QUEUE.set(len(self._waiting))
+        ends = [ends.timestamp() for waiting in self._waiting.values() if (ends := waiting.owed.ends)]
+        metrics.RESTART_DEADLINE.set(min(ends, default=0))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Protocol
 
 from certrenewal import metrics
 from certrenewal.controller.cache import Cache, Key, Renewal, parse_renewal
 from certrenewal.controller.obtaining import Obtained
+from certrenewal.controller.owed import Debt, current_of, debt_of
 from certrenewal.controller.reporter import Reporter, about
 from certrenewal.domain.authority import AuthorityView
 from certrenewal.domain.certificate import Chain, Leaf, fingerprint
@@ -20,10 +21,11 @@ from certrenewal.domain.reasons import Reason
 from certrenewal.domain.rollout import State
 from certrenewal.domain.routes import Route
 from certrenewal.domain.spec import Spec, WorkloadRef
-from certrenewal.domain.standing import rolled_out, stand
+from certrenewal.domain.standing import Current, next_change, rolled_out, stand
 from certrenewal.domain.status import (
     Condition,
     Recorded,
+    Standing,
     Status,
     condition_of,
     difference,
@@ -45,8 +47,14 @@ from certrenewal.kube.store import Store
 class Restarts(Protocol):
     """Who restarts workloads."""
 
-    def want(self, namespace: str, ref: WorkloadRef, urgency: float) -> None:
+    def want(self, namespace: str, ref: WorkloadRef, debt: Debt) -> None:
         """Restart this workload when its turn comes, if it still runs an older certificate then."""
+
+    def spare(self, namespace: str, ref: WorkloadRef, secret: str) -> None:
+        """This workload is owed no restart for that Secret."""
+
+    def refusals(self, namespace: str) -> Mapping[WorkloadRef, str]:
+        """The workloads that the API server does not let us restart, with its words."""
 
 
 class Teller:
@@ -112,38 +120,39 @@ class Teller:
             message=f"valid until {timestamp(leaf.not_after)}, to be renewed at {timestamp(plan.due)}",
         )
         status = self._with(renewal, {**status, "observedSecret": seen}, ready)
-        due = await self.settle(renewal, status, observed.spec, fingerprint=leaf.fingerprint, first=first)
+        due = await self.settle(renewal, status, observed.spec, first=first)
         await self._announce(renewal, recorded, leaf, obtained)
         if leaf.fingerprint != recorded.fingerprint:
             for warning in doubts(chain, asked=duration, plan=plan):
                 await self._reporter.tell(about(renewal), warning.reason, warning.message, warning=True)
         return due
 
-    async def settle(
-        self, renewal: Renewal, status: Status, spec: Spec, *, fingerprint: str | None, first: bool = False
-    ) -> datetime | None:
+    async def settle(self, renewal: Renewal, status: Status, spec: Spec, *, first: bool = False) -> datetime | None:
         """Bring the workloads into ``status``, write it, and queue those that are owed a restart."""
-        standings = stand(
-            self._cache.dependents(renewal.secret),
-            secret=renewal.secret.name,
-            fingerprint=fingerprint,
-            restart=spec.restart,
-            recorded=read_recorded(renewal.status),
-            fresh=first,
-        )
+        now = self._clock()
+        current = current_of(status, spec, refused=self._restarts.refusals(renewal.key.namespace), first=first)
+        dependents = self._cache.dependents(renewal.secret)
+        standings = stand(dependents, current, read_recorded(renewal.status), now)
         status = self._with(renewal, with_workloads(status, standings), rolled_out(standings))
         before = condition_of(renewal.status, "RolledOut")
         renewal = await self._publish(renewal, status)
-        for standing in standings:
-            if standing.state is State.PENDING:
-                self._restarts.want(renewal.key.namespace, standing.ref, renewal.urgency)
+        self._queue(renewal, standings, current)
         after = condition_of(status, "RolledOut")
         if before.get("reason") != after["reason"]:
             if after["reason"] == Reason.ROLLED_OUT and before.get("status") == "False":
                 await self._reporter.tell(about(renewal), Reason.ROLLED_OUT, after["message"])
             if after["reason"] == Reason.RESTART_FAILED:
                 await self._reporter.tell(about(renewal), Reason.RESTART_FAILED, after["message"], warning=True)
-        return moment_of(status.get("renewalTime"))
+        moments = (moment_of(status.get("renewalTime")), next_change(standings, now))
+        return min(filter(None, moments), default=None)
+
+    def _queue(self, renewal: Renewal, standings: Iterable[Standing], current: Current) -> None:
+        for standing in standings:
+            debt = debt_of(renewal, standing, current)
+            if debt is not None:
+                self._restarts.want(renewal.key.namespace, standing.ref, debt)
+            elif standing.state is not State.FAILED:  # one that was refused is tried again
+                self._restarts.spare(renewal.key.namespace, standing.ref, current.secret)
 
     async def promise_restarts(self, renewal: Renewal, spec: Spec, need: Finding) -> Renewal:
         """Before the first certificate of a Secret, note which workloads run without one.
@@ -154,9 +163,7 @@ class Teller:
         workloads = self._cache.dependents(renewal.secret)
         if recorded.fingerprint is not None or recorded.workloads or not workloads:
             return renewal
-        standings = stand(
-            workloads, secret=renewal.secret.name, fingerprint=None, restart=spec.restart, recorded=recorded
-        )
+        standings = stand(workloads, current_of({}, spec, refused={}), recorded, self._clock())
         ready = Condition(type="Ready", status="False", reason=need.reason, message=need.message)
         return await self._publish(renewal, self._with(renewal, with_workloads(renewal.status, standings), ready))
 

@@ -1,4 +1,4 @@
-"""Which annotations does a user write: the keys of contract §2, and nowhere else."""
+"""Which annotations does a user write: the keys, here and nowhere else."""
 
 PREFIX = "certrenewal.dev/"
 
@@ -11,6 +11,7 @@ KEY = PREFIX + "key"
 KEY_ROTATION = PREFIX + "key-rotation"
 DATA_KEYS = PREFIX + "data-keys"
 RESTART = PREFIX + "restart"
+RESTART_WINDOW = PREFIX + "restart-window"
 RENEW_NOW = PREFIX + "renew-now"
 
 # Read by later releases: refused rather than ignored, so that nobody waits for a file that never comes.
@@ -21,9 +22,15 @@ PING_URL = PREFIX + "ping-url"
 TOKEN = PREFIX + "token"
 
 ON_SECRETS = frozenset(
-    {RENEW, AUTHORITY, NAMES, DURATION, RENEW_BEFORE, KEY, KEY_ROTATION, DATA_KEYS, RESTART, RENEW_NOW}
+    {RENEW, AUTHORITY, NAMES, DURATION, RENEW_BEFORE, KEY, KEY_ROTATION, DATA_KEYS, RESTART, RESTART_WINDOW, RENEW_NOW}
 )
 UNSUPPORTED = frozenset({FORMATS, PKCS12_PASSWORD_SECRET, REVOKE, PING_URL, TOKEN})
+
+# On workloads, beside RESTART and RESTART_WINDOW.
+RESTART_ORDER = PREFIX + "restart-order"
+RESTART_CANARY = PREFIX + "restart-canary"
+
+ON_WORKLOADS = frozenset({RESTART, RESTART_WINDOW, RESTART_ORDER, RESTART_CANARY})
 
 # On pod templates the operator marks the certificate that the workload runs; the name part is the Secret's name.
 MARK_PREFIX = "certificate.certrenewal.dev/"

@@ -17,6 +17,7 @@ from certrenewal.domain.keys import KeyRotation
 from certrenewal.domain.names import Name
 from certrenewal.domain.observed import Observed
 from certrenewal.domain.reasons import Reason
+from certrenewal.domain.timing import may_follow
 
 # step-ca backdates by a minute unless told otherwise, and issues in whole seconds.
 DURATION_TOLERANCE = timedelta(minutes=1, seconds=2)
@@ -204,6 +205,19 @@ def renewal_due(observed: Observed, now: datetime) -> Finding | None:
     return Finding(Reason.RENEWAL_DUE, f"due since {due.isoformat()}")
 
 
+def sibling_renewed(observed: Observed, now: datetime) -> Finding | None:
+    """It is nearly due, and a workload that uses it is about to be restarted for another certificate."""
+    leaf, companion = observed.leaf, observed.companion
+    if leaf is None or companion is None:
+        return None
+    due = observed.plan(leaf, obtained=observed.obtained).due
+    if not may_follow(leaf.not_before, leaf.not_after, due, share=observed.together, now=now):
+        return None
+    return Finding(
+        Reason.SIBLING_RENEWED, f"{companion} is restarted for another certificate, and this one is due soon"
+    )
+
+
 def roots_changed(observed: Observed, _: datetime) -> Finding | None:
     """The roots beside the certificate are not the authority's."""
     if observed.authority.roots and observed.held.roots != observed.authority.bundle:
@@ -222,7 +236,7 @@ _FAULTS: tuple[_Check, ...] = (
     duration_changed,
     expired,
 )
-_NEEDS: tuple[_Check, ...] = (*_FAULTS, renewal_requested, renewal_due, roots_changed)
+_NEEDS: tuple[_Check, ...] = (*_FAULTS, renewal_requested, renewal_due, sibling_renewed, roots_changed)
 
 
 def nameless(observed: Observed, _: datetime) -> Finding | None:
@@ -283,7 +297,14 @@ def _verdict(observed: Observed) -> policy.Verdict:
 
 # What a renewal of the certificate at hand, or no certificate at all, can give.
 _BY_RENEWAL = frozenset(
-    {Reason.RENEWAL_DUE, Reason.RENEWAL_REQUESTED, Reason.EXPIRED, Reason.CHAIN_BROKEN, Reason.ROOTS_CHANGED}
+    {
+        Reason.RENEWAL_DUE,
+        Reason.RENEWAL_REQUESTED,
+        Reason.SIBLING_RENEWED,
+        Reason.EXPIRED,
+        Reason.CHAIN_BROKEN,
+        Reason.ROOTS_CHANGED,
+    }
 )
 
 

@@ -59,6 +59,8 @@ class Observed:
     immutable: bool = False
     renew_now: str = ""  # the value of the annotation as it was seen, so that a later one is not taken for honoured
     renew_requested: bool = False
+    companion: str | None = None  # a workload that will be restarted for another certificate of its
+    together: float = 0.0  # the share of its life within which a certificate is renewed with one of the same workload
 
     @property
     def leaf(self) -> Leaf | None:

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     DURATION_CHANGED = "DurationChanged"
     EXPIRED = "Expired"
     RENEWAL_DUE = "RenewalDue"
+    SIBLING_RENEWED = "SiblingRenewed"
     RENEWAL_REQUESTED = "RenewalRequested"
     ROOTS_CHANGED = "RootsChanged"
 
@@ -51,6 +52,8 @@ class Reason(StrEnum):
     RESTART_PENDING = "RestartPending"
     RESTARTING = "Restarting"
     RESTART_FAILED = "RestartFailed"
+    RESTART_DELAYED = "RestartDelayed"
+    WINDOW_MISSED = "WindowMissed"
 
     # Why a CertAuthority is not ready.
     FINGERPRINT_MISMATCH = "FingerprintMismatch"

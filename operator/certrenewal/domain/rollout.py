@@ -8,6 +8,7 @@ written twice is no second restart, whoever dies in between.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +16,7 @@ from typing import Any
 
 from certrenewal.domain import annotation
 from certrenewal.domain.spec import WorkloadRef
+from certrenewal.domain.window import Window, parse_window
 
 MARK_LENGTH = 16
 
@@ -29,6 +31,17 @@ class State(StrEnum):
     SKIPPED = "Skipped"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Turn:
+    """When a workload is restarted among those that use the same certificate: the canary, then wave after wave."""
+
+    follows: bool  # False for the canary
+    order: int
+
+    def __str__(self) -> str:
+        return f"wave {self.order}" if self.follows else "the canary"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """What a Deployment, StatefulSet or DaemonSet says of itself."""
@@ -39,6 +52,9 @@ class Workload:
     secrets: frozenset[str]
     marks: Mapping[str, str]
     opted_out: bool
+    turn: Turn
+    window: Window | None
+    fault: str | None  # an annotation of ours that cannot be read
     complete: bool
     waits: str | None  # for somebody to let the rollout go on
     failed: str | None
@@ -66,17 +82,72 @@ def parse_workload(kind: str, body: Mapping[str, Any]) -> Workload:
     template = body["spec"].get("template") or {}
     marks = (template.get("metadata") or {}).get("annotations") or {}
     own = metadata.get("annotations") or {}
+    fault, wish = _wish(own)
     return Workload(
         namespace=metadata["namespace"],
         ref=WorkloadRef(kind, metadata["name"]),
         uid=metadata["uid"],
         secrets=frozenset(_secrets(template.get("spec") or {})),
         marks={key: value for key, value in marks.items() if key.startswith(annotation.MARK_PREFIX)},
-        opted_out=own.get(annotation.RESTART) == "Never",
+        **wish,
+        fault=fault,
         complete=_is_complete(kind, body),
         waits=_waits(body),
         failed=_failed(body),
     )
+
+
+def _wish(own: Mapping[str, str]) -> tuple[str | None, dict[str, Any]]:
+    """What the annotations ask for, and why it cannot be read, where it cannot."""
+    try:
+        _known(own)
+        wish = {
+            "opted_out": _word(own, annotation.RESTART, {"Auto": False, "Never": True}, "Auto"),
+            "turn": Turn(
+                follows=not _word(own, annotation.RESTART_CANARY, {"true": True, "false": False}, "false"),
+                order=_number(own, annotation.RESTART_ORDER),
+            ),
+            "window": _window(own),
+        }
+    except ValueError as refusal:
+        return str(refusal), {"opted_out": False, "turn": _ANY_TURN, "window": None}
+    return None, wish
+
+
+def _known(own: Mapping[str, str]) -> None:
+    for key in sorted(own):
+        if key.startswith(annotation.PREFIX) and key not in annotation.ON_WORKLOADS:
+            known = ", ".join(sorted(k.removeprefix(annotation.PREFIX) for k in annotation.ON_WORKLOADS))
+            raise ValueError(f"annotation {key}: there is no such annotation on a workload; there are {known}")
+
+
+_ANY_TURN = Turn(follows=True, order=0)
+
+
+def _word(own: Mapping[str, str], key: str, words: Mapping[str, bool], default: str) -> bool:
+    text = own.get(key, default)
+    if text not in words:
+        choice = " or ".join(f'"{word}"' for word in words)
+        raise ValueError(f"annotation {key}: {text!r} cannot be read: write {choice}")
+    return words[text]
+
+
+def _number(own: Mapping[str, str], key: str) -> int:
+    text = own.get(key, "0")
+    if not _INTEGER.fullmatch(text):
+        raise ValueError(f"annotation {key}: {text!r} cannot be read: write a whole number such as 10 or -1")
+    return int(text)
+
+
+_INTEGER = re.compile(r"[-+]?[0-9]{1,9}")
+
+
+def _window(own: Mapping[str, str]) -> Window | None:
+    text = own.get(annotation.RESTART_WINDOW)
+    try:
+        return parse_window(text) if text is not None else None
+    except ValueError as refusal:
+        raise ValueError(f"annotation {annotation.RESTART_WINDOW}: {text!r} cannot be read: {refusal}") from None
 
 
 def _secrets(pod: Mapping[str, Any]) -> Iterator[str]:
@@ -133,6 +204,10 @@ def _waits(body: Mapping[str, Any]) -> str | None:
         return "the Deployment is paused: resume it to let the new certificate in"
     if (body["spec"].get("updateStrategy") or {}).get("type") == "OnDelete":
         return "its update strategy is OnDelete: delete its pods to let the new certificate in"
+    partition = ((body["spec"].get("updateStrategy") or {}).get("rollingUpdate") or {}).get("partition") or 0
+    if partition:
+        kept = min(partition, body["spec"].get("replicas", 1))
+        return f"its partition {partition} keeps {kept} pods as they are: lower it to let the new certificate in"
     return None
 
 

@@ -12,6 +12,7 @@ from certrenewal.domain import annotation
 from certrenewal.domain.durations import parse_duration
 from certrenewal.domain.keys import KeyAlgorithm, KeyRotation
 from certrenewal.domain.names import Name, parse_names
+from certrenewal.domain.window import Window, parse_window
 
 _T = TypeVar("_T")
 MOST_NAMES = 100
@@ -82,6 +83,7 @@ class Spec:
     key_rotation: KeyRotation = KeyRotation.NEVER
     data_keys: DataKeys = field(default_factory=DataKeys)
     restart: Restart = field(default_factory=Restart)
+    restart_window: Window | None = None
 
 
 def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
@@ -97,6 +99,7 @@ def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
         key_rotation=_read(key, "spec.key.rotation", "rotation", KeyRotation.NEVER, _word(KeyRotation)),
         data_keys=_read(spec, "spec.dataKeys", "dataKeys", DataKeys(), _data_keys),
         restart=_read(spec, "spec.restart", "restart", Restart(), _restart),
+        restart_window=_read(spec, "spec.restartWindow", "restartWindow", None, parse_window),
     )
     if read.duration and isinstance(read.renew_before, timedelta) and read.renew_before >= read.duration:
         remedy = "write less than spec.duration, or a share of the lifetime such as 33%"
@@ -186,6 +189,7 @@ _SHORT_FORMS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     annotation.KEY_ROTATION: (("key", "rotation"), str),
     annotation.DATA_KEYS: (("dataKeys",), _assignments),
     annotation.RESTART: (("restart",), str),
+    annotation.RESTART_WINDOW: (("restartWindow",), str),
 }
 
 

@@ -1,4 +1,4 @@
-"""Which workloads still run an older certificate, and which one each of them runs?
+"""Which workloads still run an older certificate, which one each of them runs, and what keeps them from the new one?
 
 A restart is owed where the pod template does not carry the certificate's mark *and* the last status does not say that
 the workload runs it. Both are needed: the mark survives a kill between restart and status, the status survives a
@@ -8,44 +8,126 @@ ran before the operator came: neither is restarted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
+from certrenewal.domain.durations import format_duration
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.rollout import State, Workload, mark
-from certrenewal.domain.spec import Restart
-from certrenewal.domain.status import Condition, Recorded, Standing
+from certrenewal.domain.spec import Restart, WorkloadRef
+from certrenewal.domain.status import Condition, Ran, Recorded, Standing, timestamp
+from certrenewal.domain.window import Window
+
+# As long as a Deployment takes by default to call a rollout failed; other kinds never say so themselves.
+PATIENCE = timedelta(minutes=10)
+LONGEST_MARGIN = timedelta(hours=1)
 
 
-def stand(
-    workloads: Iterable[Workload],
-    *,
-    secret: str,
-    fingerprint: str | None,
-    restart: Restart,
-    recorded: Recorded,
-    fresh: bool = False,
-) -> tuple[Standing, ...]:
-    """How each dependent workload stands towards the certificate (None: there is none yet).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Current:
+    """The certificate that the Secret holds, and how its workloads are to be brought to it."""
 
-    ``fresh``: it is the first one that this Secret holds, so that a workload of which nothing is known began without.
-    """
-    current = mark(fingerprint) if fingerprint else ""
-    first = mark(recorded.fingerprint) if recorded.fingerprint else "" if fresh else current
-    return tuple(_stand(workload, secret, current, first, restart, recorded) for workload in workloads)
+    secret: str
+    runs: Ran  # with the mark "" where there is no certificate yet
+    lifetime: timedelta = timedelta(0)
+    restart: Restart = field(default_factory=Restart)
+    window: Window | None = None
+    first: bool = False  # the first one that this Secret holds: a workload of which nothing is known began without
+    refused: Mapping[WorkloadRef, str] = field(default_factory=dict)  # restarts that the API server does not allow
 
 
-def _stand(workload: Workload, secret: str, current: str, first: str, restart: Restart, recorded: Recorded) -> Standing:
-    if workload.opted_out or not restart.covers(workload.ref):
+def stand(workloads: Iterable[Workload], current: Current, recorded: Recorded, now: datetime) -> tuple[Standing, ...]:
+    """How each dependent workload stands towards the certificate."""
+    known = list(workloads)
+    standings = [_stand(workload, current, recorded, now) for workload in known]
+    turns = {workload.ref: workload for workload in known}
+    return tuple(
+        _queued(standing, turns, standings, current, now) if standing.state is State.PENDING else standing
+        for standing in standings
+    )
+
+
+def _stand(workload: Workload, current: Current, recorded: Recorded, now: datetime) -> Standing:
+    if workload.opted_out or not current.restart.covers(workload.ref):
         # It sees to itself, or nobody wants it restarted: it is owed nothing, later neither.
-        return Standing(ref=workload.ref, state=State.SKIPPED, fingerprint=current)
-    runs = current if workload.mark_of(secret) == current else recorded.workloads.get(workload.ref, first)
-    if runs != current or not current:
-        return Standing(ref=workload.ref, state=State.PENDING, fingerprint=runs)
-    if workload.failed:
-        return Standing(ref=workload.ref, state=State.FAILED, fingerprint=runs, message=workload.failed)
+        return Standing(ref=workload.ref, state=State.SKIPPED, runs=current.runs)
+    runs = _runs(workload, current, recorded, now)
+    if fault := workload.fault or current.refused.get(workload.ref):
+        return Standing(ref=workload.ref, state=State.FAILED, runs=runs, message=fault)
+    if runs.fingerprint != current.runs.fingerprint or not runs.fingerprint:
+        return Standing(ref=workload.ref, state=State.PENDING, runs=runs)
+    if failed := workload.failed or _overdue(workload, runs, now):
+        return Standing(ref=workload.ref, state=State.FAILED, runs=runs, message=failed)
     if not workload.complete:
-        return Standing(ref=workload.ref, state=State.RESTARTING, fingerprint=runs, message=workload.waits or "")
-    return Standing(ref=workload.ref, state=State.HEALTHY, fingerprint=runs)
+        return Standing(ref=workload.ref, state=State.RESTARTING, runs=runs, message=workload.waits or "")
+    return Standing(ref=workload.ref, state=State.HEALTHY, runs=runs)
+
+
+def _runs(workload: Workload, current: Current, recorded: Recorded, now: datetime) -> Ran:
+    mine = current.runs
+    before = recorded.workloads.get(workload.ref)
+    if before is None:
+        first = mark(recorded.fingerprint) if recorded.fingerprint else "" if current.first else mine.fingerprint
+        before = mine if first == mine.fingerprint else Ran(first)
+    if workload.mark_of(current.secret) == mine.fingerprint and before.fingerprint != mine.fingerprint:
+        return replace(mine, since=now)
+    return replace(mine, since=before.since) if before.fingerprint == mine.fingerprint else before
+
+
+def _overdue(workload: Workload, runs: Ran, now: datetime) -> str | None:
+    """A rollout that takes too long, where nobody is awaited and the workload has no deadline of its own."""
+    if workload.complete or workload.waits or runs.since is None or now < runs.since + PATIENCE:
+        return None
+    return f"not complete {format_duration(PATIENCE)} after its restart"
+
+
+def _queued(
+    standing: Standing,
+    workloads: Mapping[WorkloadRef, Workload],
+    standings: Iterable[Standing],
+    current: Current,
+    now: datetime,
+) -> Standing:
+    """What a workload waits for that is owed a restart: a wave before it, its window, or just its turn."""
+    workload = workloads[standing.ref]
+    standing = replace(standing, must_by=_must_by(standing.runs, current))
+    before = [
+        other
+        for other in standings
+        if workloads[other.ref].turn < workload.turn and other.state not in (State.SKIPPED, State.HEALTHY)
+    ]
+    if failed := next((other for other in before if other.state is State.FAILED), None):
+        words = f"held back, as {failed.ref} ({workloads[failed.ref].turn}) failed"
+        return replace(standing, message=words, held=True, must_by=None)
+    if before:
+        words = f"after {before[0].ref} ({workloads[before[0].ref].turn})"
+        return replace(standing, message=words, held=True)
+    window = workload.window or current.window
+    opening = window.opening(now) if window else now
+    if opening <= now:
+        return standing
+    return replace(standing, message=f"its window opens at {timestamp(opening)}", not_before=opening)
+
+
+def _must_by(runs: Ran, current: Current) -> datetime | None:
+    """The last moment for a restart before the certificate ends that the workload runs; a rollout takes its time."""
+    return runs.until - min(LONGEST_MARGIN, current.lifetime / 10) if runs.until else None
+
+
+def next_change(standings: Iterable[Standing], now: datetime) -> datetime | None:
+    """When these standings change without news: a window opens, a certificate nears its end, patience is over."""
+    moments = [
+        moment
+        for standing in standings
+        for moment in (
+            standing.not_before,
+            standing.must_by,
+            standing.runs.since + PATIENCE if standing.state is State.RESTARTING and standing.runs.since else None,
+        )
+        if moment is not None and moment > now
+    ]
+    return min(moments, default=None)
 
 
 def rolled_out(standings: tuple[Standing, ...]) -> Condition:

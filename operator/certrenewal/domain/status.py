@@ -14,6 +14,7 @@ from certrenewal.domain.reasons import Reason
 from certrenewal.domain.rollout import State
 from certrenewal.domain.routes import Route
 from certrenewal.domain.spec import WorkloadRef
+from certrenewal.domain.timing import may_follow
 
 HISTORY = 10
 
@@ -129,14 +130,26 @@ def without_failure(status: Status) -> Status:
     return {key: value for key, value in status.items() if key != "failure"}
 
 
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """Which certificate a workload runs, or ran."""
+
+    fingerprint: str  # its mark; "" for none at all
+    until: datetime | None = None  # when that certificate ends, where it is known
+    since: datetime | None = None  # when the workload was restarted for it, where it was
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """How one workload stands towards the certificate."""
 
     ref: WorkloadRef
     state: State
-    fingerprint: str
+    runs: Ran
     message: str = ""
+    held: bool = False  # by a wave before it
+    not_before: datetime | None = None  # of its window
+    must_by: datetime | None = None  # whatever budget, window and waves before it say
 
 
 def with_workloads(status: Status, standings: Iterable[Standing]) -> Status:
@@ -149,8 +162,10 @@ def with_workloads(status: Status, standings: Iterable[Standing]) -> Status:
             "kind": s.ref.kind,
             "name": s.ref.name,
             "state": s.state.value,
-            "fingerprint": s.fingerprint,
+            "fingerprint": s.runs.fingerprint,
             **({"message": s.message} if s.message else {}),
+            **({"notAfter": timestamp(s.runs.until)} if s.runs.until else {}),
+            **({"restartedAt": timestamp(s.runs.since)} if s.runs.since else {}),
         }
         for s in ordered
     ]
@@ -168,7 +183,7 @@ class Recorded:
     obtained: datetime | None  # when that certificate was had from the CA; None: not by us
     failures: int
     renew_now: str
-    workloads: Mapping[WorkloadRef, str]
+    workloads: Mapping[WorkloadRef, Ran]
 
 
 def read_recorded(status: Status) -> Recorded:
@@ -190,10 +205,37 @@ def read_recorded(status: Status) -> Recorded:
         failures=int((status.get("failure") or {}).get("count", 0)),
         renew_now=status.get("renewNow", ""),
         workloads={
-            WorkloadRef(entry["kind"], entry["name"]): entry.get("fingerprint", "")
+            WorkloadRef(entry["kind"], entry["name"]): Ran(
+                entry.get("fingerprint", ""), moment_of(entry.get("notAfter")), moment_of(entry.get("restartedAt"))
+            )
             for entry in status.get("workloads") or ()
         },
     )
+
+
+def is_pending(status: Status, ref: WorkloadRef) -> bool:
+    """Whether a workload still waits for its restart."""
+    return any(
+        (entry["kind"], entry["name"], entry["state"]) == (ref.kind, ref.name, State.PENDING)
+        for entry in status.get("workloads") or ()
+    )
+
+
+def came_by_itself(status: Status) -> bool:
+    """Whether the certificate at hand was due, so that nobody outside had a hand in it."""
+    latest: Mapping[str, Any] = next(iter(status.get("history") or ()), {})
+    ours = latest.get("fingerprint") == (status.get("certificate") or {}).get("fingerprint")
+    return ours and latest.get("reason") in (Reason.RENEWAL_DUE, Reason.SIBLING_RENEWED)
+
+
+def follows_sibling(status: Status, share: float, now: datetime) -> bool:
+    """Whether it is soon enough due to be renewed along with a sibling; see `timing.may_follow`."""
+    certificate = status.get("certificate") or {}
+    begin, end = moment_of(certificate.get("notBefore")), moment_of(certificate.get("notAfter"))
+    due = moment_of(status.get("renewalTime"))
+    if begin is None or end is None or due is None or "failure" in status:
+        return False
+    return may_follow(begin, end, due, share=share, now=now)
 
 
 def roots_in_use(status: Status, now: datetime) -> set[str]:

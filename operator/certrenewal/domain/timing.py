@@ -76,6 +76,15 @@ def retry_delay(failures: int, remaining: timedelta, *, asked: timedelta | None 
     return max(delay, asked) if asked is not None else delay
 
 
+def may_follow(begin: datetime, end: datetime, due: datetime, *, share: float, now: datetime) -> bool:
+    """Whether a certificate is so soon due (``share`` of its life) that it is renewed with one of the same workload.
+
+    Only after a quarter of its life: two that are due soon after they were obtained would chase each other for ever.
+    """
+    lifetime = end - begin
+    return now >= due - lifetime * share and now >= begin + lifetime / 4
+
+
 def silence(remaining: timedelta) -> timedelta:
     """How long a clear no is taken for the last word, where nothing changes that we can see.
 

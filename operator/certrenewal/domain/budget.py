@@ -1,0 +1,23 @@
+"""How many restarts may there be in a minute: a bucket that fills steadily and holds a quarter of a minute's worth."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+
+
+class Bucket:
+    """Lets ``per_minute`` through, spread over the minute; 0 lets everything through."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._interval = timedelta(minutes=1) / per_minute if per_minute else timedelta(0)
+        self._burst = self._interval * max(math.ceil(per_minute / 4) - 1, 0)
+        self._full_at: datetime | None = None  # when it would be full again, if nothing was taken
+
+    def free_at(self, now: datetime) -> datetime:
+        """When the next one may go, ``now`` where it may at once."""
+        return max(now, self._full_at - self._burst) if self._full_at else now
+
+    def take(self, now: datetime) -> None:
+        """Let one through."""
+        self._full_at = max(now, self._full_at or now) + self._interval
