@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONPATH := .
 
-.PHONY: help demo up down test lint format unit cluster tools lock kind-up kind-down clean prerequisites
+.PHONY: help demo up down test lint format unit cluster bench bench-quick tools lock kind-up kind-down clean prerequisites
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 demo: $(STAMP) ## the main job on a real control plane and a real step-ca, in under two minutes
 	@$(BIN)/python -m tests.testbed.session demo
@@ -37,6 +37,12 @@ unit: $(STAMP) ## tests of the pure core and of the docs, in seconds
 
 cluster: $(STAMP) tools ## tests on a real API server and a real step-ca
 	@$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/docs
+
+bench: $(STAMP) tools ## every figure of docs/benchmarks.md, measured anew (about an hour)
+	@$(BIN)/python -m tests.bench
+
+bench-quick: $(STAMP) tools ## a few small figures, within three minutes
+	@$(BIN)/python -m tests.bench --quick
 
 tools: prerequisites ## build the testbed's programs into the cache (about ten minutes, once)
 	@$(PYTHON) tests/testbed/tools.py

@@ -30,6 +30,7 @@ from certrenewal.kube.store import Store
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 8  # patches of pod templates under way at the same time
 RETRY = timedelta(seconds=5)
 REFUSED_RETRY = timedelta(minutes=1)
 # Who changes one Secret of a workload by hand or by script changes its others within this time.
@@ -39,7 +40,7 @@ GLANCE = timedelta(seconds=0.25)  # between two looks whether they did
 WARN_AGAIN = timedelta(hours=1)
 
 _Target = tuple[str, WorkloadRef]
-_AT_ONCE = datetime.min.replace(tzinfo=UTC)
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -60,6 +61,7 @@ class _Waiting:
     since: datetime
     changed: datetime  # when a certificate came that it does not run
     owed: Owed
+    cooled_at: datetime | None = None
 
 
 class RestartQueue:
@@ -86,6 +88,7 @@ class RestartQueue:
         self._cluster = Bucket(limits.per_minute)
         self._namespaces: defaultdict[str, Bucket] = defaultdict(lambda: Bucket(limits.per_minute_in_namespace))
         self._waiting: dict[_Target, _Waiting] = {}
+        self._under_way: set[_Target] = set()
         self._retry_at: dict[_Target, datetime] = {}
         self._last: dict[_Target, datetime] = {}
         self._warned: dict[_Target, datetime] = {}
@@ -118,24 +121,36 @@ class RestartQueue:
         return {ref: words for (where, ref), words in self._refusals.items() if where == namespace}
 
     async def run(self) -> None:
-        """Restart one workload after the other, for ever."""
-        while True:
-            target = await self._next()
-            if not self._leads():
-                self._waiting.clear()  # the next leader, or our next look, finds them again
-                continue
-            try:
-                await self._restart(target)
-            except Rejected as failure:
-                await self._refused(target, failure)
-            except ClusterError as failure:
-                namespace, ref = target
-                log.warning(
-                    "restart not written",
-                    extra={"namespace": namespace, "workload": str(ref), "error": str(failure)},
-                )
-                self._retry_at[target] = self._clock() + RETRY
+        """Restart workloads in turn, a few at the same time, for ever."""
+        slots = asyncio.Semaphore(AT_ONCE)
+        async with asyncio.TaskGroup() as restarts:
+            while True:
+                await slots.acquire()
+                target = await self._next()
+                if not self._leads():
+                    self._waiting.clear()  # the next leader, or our next look, finds them again
+                elif (job := self._take(target)) is not None:
+                    restarts.create_task(self._attempt(target, *job)).add_done_callback(lambda _: slots.release())
+                    continue
+                slots.release()
+
+    async def _attempt(self, target: _Target, workload: Workload, waiting: _Waiting) -> None:
+        namespace, ref = target
+        try:
+            await self._restart(target, workload, waiting)
+        except Rejected as failure:
+            self._waiting.setdefault(target, waiting)
+            await self._refused(target, failure)
+        except ClusterError as failure:
+            self._waiting.setdefault(target, waiting)
+            log.warning(
+                "restart not written", extra={"namespace": namespace, "workload": str(ref), "error": str(failure)}
+            )
+            self._retry_at[target] = self._clock() + RETRY
+        finally:
+            self._under_way.discard(target)
             self._measure()
+            self._news.set()
 
     async def _next(self) -> _Target:
         """Wait for the most urgent workload that may be restarted."""
@@ -143,7 +158,7 @@ class RestartQueue:
             self._news.clear()
             now = self._clock()
             moments: list[datetime] = []
-            for target in sorted(self._waiting, key=self._urgency):
+            for target in sorted(self._waiting.keys() - self._under_way, key=self._urgency):
                 moment = self._turn(target, now)
                 if moment <= now:
                     return target
@@ -153,7 +168,7 @@ class RestartQueue:
                     await self._news.wait()
 
     def _urgency(self, target: _Target) -> tuple[datetime, _Target]:
-        return self._waiting[target].owed.ends or _AT_ONCE, target
+        return self._waiting[target].owed.ends or _LONG_AGO, target
 
     def _turn(self, target: _Target, now: datetime) -> datetime:
         """When a workload may be restarted, as far as that is known."""
@@ -204,38 +219,36 @@ class RestartQueue:
             if renewal.secret.name not in secrets:
                 self._poke(renewal.key)
 
-    async def _restart(self, target: _Target) -> None:
-        namespace, ref = target
-        waiting = self._waiting[target]
-        workload, now = self._cache.workload(namespace, ref), self._clock()
+    def _take(self, target: _Target) -> tuple[Workload, _Waiting] | None:
+        """Take a workload and a share of the budget, where its turn has come by what objects say now."""
+        waiting, workload, now = self._waiting[target], self._cache.workload(*target), self._clock()
         waiting.owed = owed(self._cache, workload, refused={}, now=now) if workload else Owed()
         if workload is None or not waiting.owed:
             del self._waiting[target]
-            return
+            return None
         if self._turn(target, now) > now:
-            return
-        delayed = self._cooled_at(target) or now
+            return None
+        waiting.cooled_at = self._cooled_at(target)
+        for bucket in (self._cluster, self._namespaces[workload.namespace]):
+            bucket.take(now)
+        del self._waiting[target]
+        self._under_way.add(target)
+        return workload, waiting
+
+    async def _restart(self, target: _Target, workload: Workload, waiting: _Waiting) -> None:
+        namespace, ref = target
         try:
             body = await self._store.mark_template(namespace, ref, workload.uid, waiting.owed.marks)
         except NotFound:
-            del self._waiting[target]
             return
-        self._count(target, now)
+        now = self._last[target] = self._clock()
+        self._refusals.pop(target, None)
+        metrics.RESTARTS.labels(kind=ref.kind).inc()
         for key in self._cache.see_workload(parse_workload(ref.kind, {**body, "kind": ref.kind})):
             self._poke(key)
-        await self._tell(workload, waiting, now, delayed=delayed > waiting.since)
+        await self._tell(workload, waiting, now)
 
-    def _count(self, target: _Target, now: datetime) -> None:
-        """A workload was restarted."""
-        namespace, ref = target
-        for bucket in (self._cluster, self._namespaces[namespace]):
-            bucket.take(now)
-        self._last[target] = now
-        self._refusals.pop(target, None)
-        del self._waiting[target]
-        metrics.RESTARTS.labels(kind=ref.kind).inc()
-
-    async def _tell(self, workload: Workload, waiting: _Waiting, now: datetime, *, delayed: bool) -> None:
+    async def _tell(self, workload: Workload, waiting: _Waiting, now: datetime) -> None:
         subject = about_workload(workload.namespace, workload.ref, workload.uid)
         secrets = ", ".join(sorted(debt.secret for debt in waiting.owed.debts))
         await self._reporter.tell(subject, Reason.RESTARTED, f"for the new certificate in {secrets}")
@@ -247,7 +260,8 @@ class RestartQueue:
             )
             await self._reporter.tell(subject, Reason.WINDOW_MISSED, message, warning=True)
         target = workload.namespace, workload.ref
-        if delayed and now >= self._warned.get(target, _AT_ONCE) + WARN_AGAIN:
+        delayed = waiting.cooled_at is not None and waiting.cooled_at > waiting.since
+        if delayed and now >= self._warned.get(target, _LONG_AGO) + WARN_AGAIN:
             self._warned[target] = now
             message = (
                 f"certificates in {secrets} change more often than restarts.cooldown "

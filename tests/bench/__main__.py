@@ -1,0 +1,71 @@
+"""Which scenarios are run, how often, and where do the figures go: ``python -m tests.bench [--quick] [NAME…]``."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tests.bench import restarts
+from tests.bench.results import Figure, collect, write
+from tests.testbed import tools
+from tests.testbed.controlplane import ControlPlane
+
+Run = Callable[[ControlPlane, Path], Mapping[str, float]]
+
+SCENARIOS: dict[str, Run] = {
+    "restart latency, 1 Secret": functools.partial(restarts.latency, size=1),
+    "restart latency, 50 Secrets at once": functools.partial(restarts.latency, size=50),
+    "restart latency, 500 Secrets at once": functools.partial(restarts.latency, size=500),
+    "50 Secrets of one workload within 2 s": functools.partial(restarts.one_workload, size=50),
+    "500 workloads, 100 restarts a minute": functools.partial(restarts.budget, size=500),
+}
+QUICK: dict[str, Run] = {
+    "restart latency, 1 Secret": functools.partial(restarts.latency, size=1),
+    "restart latency, 50 Secrets at once": functools.partial(restarts.latency, size=50),
+    "50 Secrets of one workload within 2 s": functools.partial(restarts.one_workload, size=50),
+}
+
+
+def main() -> int:
+    """Run what is asked for and write the figures; with names, only print them."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", help="parts of the names of scenarios; all where none is given")
+    parser.add_argument("--quick", action="store_true", help="a few small ones, once each, within three minutes")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, default=Path("docs/benchmarks.json"))
+    asked = parser.parse_args()
+    known = QUICK if asked.quick else SCENARIOS
+    chosen = {name: run for name, run in known.items() if not asked.names or any(part in name for part in asked.names)}
+    if not chosen:
+        parser.error(f"no scenario has such a name; there are: {'; '.join(known)}")
+    figures = measure(chosen, 1 if asked.quick else asked.repeats)
+    if not asked.quick and not asked.names:
+        write(figures, {name: tool.version for name, tool in tools.TOOLS.items()}, json_file=asked.json)
+    return 0
+
+
+def measure(chosen: Mapping[str, Run], repeats: int) -> list[Figure]:
+    """Every scenario in turn, each figure printed as soon as it is there."""
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, ControlPlane(Path(folder) / "plane") as plane:
+        for number, (name, run) in enumerate(chosen.items()):
+            runs: list[Mapping[str, float]] = []
+            for repeat in range(repeats):
+                started = time.monotonic()
+                runs.append(run(plane, Path(folder) / f"{number}-{repeat}"))
+                print(f"{name}: run {repeat + 1} of {repeats}, {time.monotonic() - started:.0f} s", file=sys.stderr)
+            for figure in collect(name, runs):
+                print(
+                    f"{name} | {figure.quantity} | {' | '.join(f'{value:.4g}' for value in figure.spread)}", flush=True
+                )
+                figures.append(figure)
+    return figures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

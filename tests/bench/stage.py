@@ -1,0 +1,110 @@
+"""Where does a scenario play: an installed operator whose every request to the API server is on record?"""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.bench.cost import Meter
+from tests.cluster.site import SYSTEM, Site, installed
+from tests.testbed import manifests
+from tests.testbed.api import Manifest
+from tests.testbed.controlplane import ControlPlane, account_name
+from tests.testbed.processes import until
+from tests.testbed.stepca import StepCA
+
+# What scenarios share with no one: no request of theirs is held back by a limit that is meant for production.
+FREE: dict[str, Any] = {"restarts": {"perMinute": 60000, "cooldown": "0s"}}
+QUIETEST: dict[str, Any] = {"logLevel": "warning"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A namespace with an operator, and what a scenario asks of them."""
+
+    site: Site
+    namespace: str
+
+    def orders(self, names: Sequence[str], **annotations: str) -> None:
+        """Create Secrets that ask for a certificate each, and wait until all have one."""
+        self.each(lambda name: self.site.order(self.namespace, name, **annotations), names)
+        until(lambda: self.ready() >= len(names), 30 + len(names) / 5, f"{len(names)} certificates")
+
+    def ready(self) -> int:
+        """How many CertRenewals are Ready."""
+        return len([item for item in self.renewals() if _is_true(item, "Ready")])
+
+    def rolled_out(self) -> int:
+        """How many CertRenewals have their certificate in every workload."""
+        return len([item for item in self.renewals() if _is_true(item, "RolledOut")])
+
+    def renewals(self) -> list[Manifest]:
+        """The CertRenewals."""
+        return self.site.plane.objects("certrenewals", self.namespace)
+
+    def renew(self, names: Sequence[str], value: str) -> None:
+        """Ask for a renewal of each."""
+        self.each(lambda name: self.site.plane.annotate("certrenewals", self.namespace, name, renew_now=value), names)
+
+    def each(self, work: Any, names: Sequence[str]) -> None:
+        """Do it for each name, a few at a time."""
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, names))
+
+    def meter(self) -> Meter:
+        """What everything costs from now on."""
+        site = self.site
+        pids = {
+            "operator": site.operator.process.pid,
+            "step-ca": site.ca.process.pid,
+            **{name: site.plane.process(name).pid for name in ("kube-apiserver", "etcd")},
+        }
+        return Meter(site.plane, pids).start()
+
+    def requests(self, since: datetime.datetime) -> list[Manifest]:
+        """The operator's requests to the API server."""
+        return self.site.plane.audit(account_name(SYSTEM, self.site.operator.account), since=since)
+
+    def patches(self, resource: str, since: datetime.datetime) -> dict[str, datetime.datetime]:
+        """When each object of a kind was first patched by the operator in this namespace: the answer's time."""
+        found: dict[str, datetime.datetime] = {}
+        for record in self.requests(since):
+            about = record.get("objectRef") or {}
+            if record["verb"] == "patch" and about.get("resource") == resource and "subresource" not in about:
+                found.setdefault(about["name"], _moment(record["stageTimestamp"]))
+        return found
+
+
+def _is_true(item: Manifest, kind: str) -> bool:
+    conditions = (item.get("status") or {}).get("conditions") or ()
+    return any(found["type"] == kind and found["status"] == "True" for found in conditions)
+
+
+def _moment(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text)
+
+
+def now() -> datetime.datetime:
+    """The time, as audit records tell it."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+@contextmanager
+def stage(plane: ControlPlane, folder: Path, name: str, values: Mapping[str, Any] | None = None) -> Iterator[Stage]:
+    """An operator of its own with a CA of its own, both gone afterwards."""
+    with (
+        StepCA(folder / name, backdate="0s") as ca,
+        installed(plane, ca, values={**QUIETEST, **(values or {})}) as site,
+    ):
+        namespace = f"{name}-{secrets.token_hex(2)}"
+        plane.create(manifests.namespace(namespace))
+        try:
+            yield Stage(site, namespace)
+        finally:
+            plane.delete("namespaces", "", namespace)
