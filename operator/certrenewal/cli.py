@@ -11,6 +11,7 @@ import click
 
 from certrenewal import __version__, logs
 from certrenewal.domain.durations import parse_duration
+from certrenewal.domain.kinds import Resource, parse_resource
 from certrenewal.settings import Settings
 
 
@@ -57,6 +58,22 @@ class _Names(click.ParamType[tuple[str, ...]]):
         if isinstance(value, tuple):
             return value
         return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+class _Resources(click.ParamType[tuple[Resource, ...]]):
+    """A comma-separated list of kinds, as group/version/resource."""
+
+    name = "group/version/resource,…"
+
+    def convert(
+        self, value: str | tuple[Resource, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Resource, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(dict.fromkeys(parse_resource(part.strip()) for part in value.split(",") if part.strip()))
+        except ValueError as refusal:
+            self.fail(str(refusal), param, ctx)
 
 
 @click.group()
@@ -160,6 +177,46 @@ def main() -> None:
     envvar="CERTRENEWAL_RESTARTS_TOGETHER",
     show_envvar=True,
     help="The percentage of its life within which a certificate is renewed with another one of the same workload.",
+)
+@click.option(
+    "--restarts-touch-pods/--no-restarts-touch-pods",
+    default=True,
+    show_default=True,
+    envvar="CERTRENEWAL_RESTARTS_TOUCH_PODS",
+    show_envvar=True,
+    help="Annotate pods that are not restarted, so that their kubelet brings the new files at once.",
+)
+@click.option(
+    "--restarts-signal/--no-restarts-signal",
+    default=False,
+    show_default=True,
+    envvar="CERTRENEWAL_RESTARTS_SIGNAL",
+    show_envvar=True,
+    help="Run the reload commands of workloads that ask for a signal instead of a restart.",
+)
+@click.option(
+    "--restarts-honour-reloader/--no-restarts-honour-reloader",
+    default=False,
+    show_default=True,
+    envvar="CERTRENEWAL_RESTARTS_HONOUR_RELOADER",
+    show_envvar=True,
+    help="Restart just those workloads that ask Stakater's Reloader for it, or certrenewal itself.",
+)
+@click.option(
+    "--restarts-report-pods/--no-restarts-report-pods",
+    default=False,
+    show_default=True,
+    envvar="CERTRENEWAL_RESTARTS_REPORT_PODS",
+    show_envvar=True,
+    help="Name bare Pods that use a certificate in the status of its CertRenewal.",
+)
+@click.option(
+    "--extra-workloads",
+    type=_Resources(),
+    default="",
+    envvar="CERTRENEWAL_EXTRA_WORKLOADS",
+    show_envvar=True,
+    help="Custom resources with a pod template that are restarted too, such as argoproj.io/v1alpha1/rollouts.",
 )
 @click.option(
     "--lease-duration",

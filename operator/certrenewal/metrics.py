@@ -13,6 +13,7 @@ FAILURES = Counter("certrenewal_failures_total", "Attempts that failed, and refu
 AUTHORITY_READY = Gauge("certrenewal_authority_ready", "1 where the authority can be used.", ["authority"])
 LEADER = Gauge("certrenewal_leader", "1 on the replica that acts.")
 RESTARTS = Counter("certrenewal_restarts_total", "Workloads restarted.", ["kind"])
+RELOADS = Counter("certrenewal_reloads_total", "Workloads that reloaded without a restart.", ["kind"])
 RESTART_QUEUE = Gauge("certrenewal_restart_queue_length", "Workloads that wait for their restart.")
 RESTART_DEADLINE = Gauge(
     "certrenewal_restart_queue_first_expiry_timestamp_seconds",

@@ -6,6 +6,8 @@ import socket
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from certrenewal.domain.kinds import Resource
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -23,4 +25,9 @@ class Settings:
     restarts_per_minute_in_namespace: int = 0
     restarts_cooldown: timedelta = timedelta(seconds=10)
     restarts_together: int = 10
+    restarts_touch_pods: bool = True
+    restarts_signal: bool = False
+    restarts_honour_reloader: bool = False
+    restarts_report_pods: bool = False
+    extra_workloads: tuple[Resource, ...] = ()
     lease_duration: timedelta = timedelta(seconds=15)

@@ -41,8 +41,19 @@ def clean(plane: ControlPlane, ca: StepCA) -> Iterator[ControlPlane]:
         ({"logLevel": "loud"}, "logLevel"),
         ({"watchNamespaces": "shop"}, "watchNamespaces"),
         ({"restarts": {"perMinute": 0}}, "perMinute"),
+        ({"extraWorkloads": [{"group": "apps", "version": "v1", "resource": "deployments"}]}, "group"),
+        ({"extraWorkloads": [{"group": "argoproj.io", "resource": "rollouts"}]}, "version"),
     ],
-    ids=["unknown value", "authority without url", "plain HTTP", "unknown level", "no list", "no restarts"],
+    ids=[
+        "unknown value",
+        "authority without url",
+        "plain HTTP",
+        "unknown level",
+        "no list",
+        "no restarts",
+        "a kind that is watched anyway",
+        "a kind without a version",
+    ],
 )
 def test_bad_values_are_refused_by_name(plane: ControlPlane, values: dict[str, Any], named: str) -> None:
     with pytest.raises(RuntimeError) as refusal:
@@ -92,6 +103,7 @@ def test_the_rights_are_those_that_are_used_and_no_other(clean: ControlPlane, ca
         "secrets": "get list watch create patch",
         "namespaces": "list watch",
         "events": "create",
+        "pods": "list patch",
         "certrenewals.certrenewal.dev": "list watch create patch delete",
         "certrenewals/status.certrenewal.dev": "patch",
         "certauthorities.certrenewal.dev": "list watch",
@@ -99,8 +111,68 @@ def test_the_rights_are_those_that_are_used_and_no_other(clean: ControlPlane, ca
         "deployments.apps": "list watch patch",
         "statefulsets.apps": "list watch patch",
         "daemonsets.apps": "list watch patch",
+        "cronjobs.batch": "list watch",
+        "jobs.batch": "list watch",
         f"leases.coordination.k8s.io in {SYSTEM}": "get create update",
     }
+
+
+def test_verification_adds_just_the_rights_that_it_takes(clean: ControlPlane, ca: StepCA) -> None:
+    operators.install(clean, SYSTEM, values={"authority": authority(ca)})
+    account = Operator(clean, SYSTEM).account
+    before = rights(clean, account)
+
+    operators.upgrade(clean, SYSTEM, values={"authority": authority(ca), "restarts": {"verify": True}})
+    after = rights(clean, account)
+
+    added = {"services": "get", "endpointslices.discovery.k8s.io": "list"}
+    assert after == {**before, **added}
+
+
+@pytest.mark.parametrize(
+    ("values", "changed"),
+    [
+        ({"touchPods": False}, {"pods": ""}),
+        ({"signal": True}, {"pods/exec": "get create"}),
+        ({"touchPods": False, "signal": True}, {"pods": "list", "pods/exec": "get create"}),
+    ],
+    ids=["no touching", "signals", "signals without touching"],
+)
+def test_reloads_take_just_the_rights_that_are_asked_for(
+    clean: ControlPlane, ca: StepCA, values: dict[str, bool], changed: dict[str, str]
+) -> None:
+    operators.install(clean, SYSTEM, values={"authority": authority(ca)})
+    account = Operator(clean, SYSTEM).account
+    before = rights(clean, account)
+
+    operators.upgrade(clean, SYSTEM, values={"authority": authority(ca), "restarts": values})
+    after = rights(clean, account)
+
+    assert after == {resource: verbs for resource, verbs in {**before, **changed}.items() if verbs}
+
+
+@pytest.mark.parametrize(
+    ("values", "added"),
+    [
+        (
+            {"extraWorkloads": [{"group": "argoproj.io", "version": "v1alpha1", "resource": "rollouts"}]},
+            {"rollouts.argoproj.io": "list watch patch"},
+        ),
+        ({"restarts": {"touchPods": False, "reportPods": True}}, {"pods": "list"}),
+        ({"restarts": {"reportPods": True}}, {"pods": "list patch"}),
+    ],
+    ids=["another kind", "bare Pods", "bare Pods beside touching"],
+)
+def test_other_kinds_take_just_the_rights_that_are_asked_for(
+    clean: ControlPlane, ca: StepCA, values: dict[str, Any], added: dict[str, str]
+) -> None:
+    operators.install(clean, SYSTEM, values={"authority": authority(ca)})
+    account = Operator(clean, SYSTEM).account
+    before = rights(clean, account)
+
+    operators.upgrade(clean, SYSTEM, values={"authority": authority(ca), **values})
+
+    assert rights(clean, account) == {**before, **added}
 
 
 def rights(plane: ControlPlane, account: str) -> dict[str, str]:

@@ -21,6 +21,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown rotation": ({"key": {"rotation": "Sometimes"}}, "spec.key.rotation"),
     "equal data keys": ({"dataKeys": {"crt": "tls.key"}}, "spec.dataKeys"),
     "unreadable restart": ({"restart": "Pod/web"}, "spec.restart"),
+    "restart of what is never restarted": ({"restart": "Rollout/web, CronJob/nightly"}, "spec.restart"),
+    "restart of no kind": ({"restart": "rollout/web"}, "spec.restart"),
+    "no port to verify": ({"verify": {"host": "web"}}, "spec.verify.port"),
+    "a port beyond ports": ({"verify": {"port": 65536}}, "spec.verify.port"),
+    "a URL to verify": ({"verify": {"port": 443, "host": "https://web"}}, "spec.verify.host"),
     "bad Secret name": ({"secretName": "Web"}, "spec.secretName"),
 }
 

@@ -3,7 +3,8 @@
 Ready in seconds, several at once on free ports. There is no scheduler: an admission policy gives each pod that
 names no node the only one, ``node-0``, and kwok reports it running at once. A pod with the label
 ``testbed.certrenewal.dev/never-ready: "true"`` runs but never becomes ready; one with the annotation
-``testbed.certrenewal.dev/ready-after: 5s`` becomes so after that time.
+``testbed.certrenewal.dev/ready-after: 5s`` becomes so after that time. Of commands that are run in a container there are
+two, ``cat`` and a ``kill`` that signals nobody and is remembered; they see the files of this machine.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -25,6 +27,7 @@ from tests.testbed.processes import Process, free_port
 
 NODE = "node-0"
 
+_SIGNALS = "signals"
 _STAGES = Path(__file__).with_name("stages.yaml")
 _ADMIN = "system:testbed"
 _CONTROLLERS = "system:kube-controller-manager"
@@ -64,6 +67,7 @@ class ControlPlane(Api):
         self.kubeconfig = self._kubeconfig(_ADMIN)
         self._detached = detached
         self._etcd_port = free_port()
+        self._programs = _container_programs(folder / "container")
         self._accounts: list[Api] = []
         self.processes: list[Process] = []
         self.tenants: list[Process] = []
@@ -85,7 +89,7 @@ class ControlPlane(Api):
             self._process("etcd", *self._etcd_options()),
             self._process("kube-apiserver", *self._apiserver_options()),
             self._process("kube-controller-manager", *self._controller_options()),
-            self._process("kwok", *self._kwok_options()),
+            self._process("kwok", *self._kwok_options(), path=self._programs),
         ]
         etcd, apiserver, *clients = self.processes
         try:
@@ -109,6 +113,11 @@ class ControlPlane(Api):
     def process(self, name: str) -> Process:
         """One of ``etcd``, ``kube-apiserver``, ``kube-controller-manager``, ``kwok``: to be paused, say."""
         return next(found for found in self.processes if found.name == name)
+
+    def signals(self) -> list[str]:
+        """What ``kill`` was called with in containers so far."""
+        file = self._programs / _SIGNALS
+        return file.read_text().splitlines() if file.exists() else []
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         """What kubectl prints, as the administrator; with ``check=False`` its error output too."""
@@ -176,12 +185,12 @@ class ControlPlane(Api):
                 records[record["auditID"]] = record
         return list(records.values())
 
-    def _process(self, name: str, *options: str) -> Process:
+    def _process(self, name: str, *options: str, path: Path | None = None) -> Process:
         return Process(
             name,
             [tools.path(name), *options],
             log=self.folder / "logs" / f"{name}.log",
-            environment={**os.environ, "HOME": str(self.folder)},
+            environment={**os.environ, "HOME": str(self.folder), **({"PATH": str(path)} if path else {})},
             detached=self._detached,
         )
 
@@ -239,10 +248,13 @@ class ControlPlane(Api):
         ]
 
     def _kwok_options(self) -> list[str]:
+        port = free_port()
         return [
             f"--kubeconfig={self._kubeconfig(_KUBELET)}",
             f"--config={_STAGES}",
-            f"--server-address=127.0.0.1:{free_port()}",
+            f"--server-address=127.0.0.1:{port}",
+            f"--node-port={port}",
+            "--node-ip=127.0.0.1",
             "--manage-all-nodes=true",
             "--node-lease-duration-seconds=0",
         ]
@@ -273,6 +285,16 @@ class ControlPlane(Api):
     def _node_is_ready(self) -> bool:
         conditions = self.get("nodes", "", NODE).get("status", {}).get("conditions", [])
         return any(found["type"] == "Ready" and found["status"] == "True" for found in conditions)
+
+
+def _container_programs(folder: Path) -> Path:
+    """The folder with all programs that a container has."""
+    folder.mkdir(parents=True)
+    (folder / "cat").symlink_to(shutil.which("cat") or "/bin/cat")
+    kill = folder / "kill"
+    kill.write_text(f'#!/bin/sh\necho "$*" >> "${{0%/*}}/{_SIGNALS}"\n')
+    kill.chmod(0o755)
+    return folder
 
 
 def account_name(namespace: str, name: str) -> str:

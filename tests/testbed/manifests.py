@@ -133,8 +133,10 @@ def stateful_set(name: str, namespace: str, *uses: Use, replicas: int = 1, **opt
 
 
 def daemon_set(name: str, namespace: str, *uses: Use, **options: Any) -> Manifest:
-    """A DaemonSet; the testbed has one node."""
-    return workload("DaemonSet", name, namespace, *uses, spec={}, **options)
+    """A DaemonSet; the testbed has one node, tainted for ever as nobody there looks after nodes."""
+    made = workload("DaemonSet", name, namespace, *uses, spec={}, **options)
+    made["spec"]["template"]["spec"]["tolerations"] = [{"operator": "Exists"}]
+    return made
 
 
 def workload(

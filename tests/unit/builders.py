@@ -18,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from certrenewal.domain.authority import AuthorityView
 from certrenewal.domain.certificate import Leaf, PrivateKey, dump_certificates, dump_key
 from certrenewal.domain.keys import KeyAlgorithm
+from certrenewal.domain.kinds import BUILT_IN
 from certrenewal.domain.names import Kind, Name, parse_name
 from certrenewal.domain.observed import Observed, read_held
 from certrenewal.domain.policy import Asker, Pattern, Rule, parse_pattern
@@ -263,6 +264,7 @@ def a_workload(**changes: Any) -> Workload:
     facts: dict[str, Any] = {
         "namespace": "shop",
         "ref": WEB,
+        "resource": BUILT_IN["Deployment"],
         "uid": "w1",
         "secrets": frozenset({"web-tls"}),
         "marks": {},

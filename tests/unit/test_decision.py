@@ -600,3 +600,37 @@ def test_a_secret_with_its_data_exchanged_is_malformed() -> None:
     )
 
     assert step.finding.reason is Reason.MALFORMED
+
+
+# -- together with a sibling ---------------------------------------------------------------------------------------
+
+NEARLY_DUE = NOON + DAY * 0.6  # by the two-thirds rule it is due after 0.616 of its life, or later
+
+
+@pytest.mark.parametrize(
+    ("changes", "now", "reason"),
+    [
+        pytest.param({"companion": "Deployment/web", "together": 0.1}, NEARLY_DUE, Reason.SIBLING_RENEWED, id="both"),
+        pytest.param({"companion": None, "together": 0.1}, NEARLY_DUE, None, id="nobody is restarted"),
+        pytest.param({"companion": "Deployment/web", "together": 0.0}, NEARLY_DUE, None, id="not together"),
+        pytest.param({"companion": "Deployment/web", "together": 0.1}, NOON + DAY / 2, None, id="not due soon"),
+        pytest.param({"companion": "Deployment/web", "together": 0.5}, EARLY - SECOND, None, id="its first quarter"),
+        pytest.param({"companion": "Deployment/web", "together": 0.1}, LATE, Reason.RENEWAL_DUE, id="due by itself"),
+        pytest.param({"companion": "Deployment/web", "together": 0.1}, ENDED, Reason.EXPIRED, id="ended"),
+    ],
+)
+def test_what_is_due_soon_is_renewed_with_a_sibling(
+    changes: dict[str, Any], now: datetime, reason: Reason | None
+) -> None:
+    assert why(decide(replace(observed(), **changes), now)) is reason
+
+
+def test_a_sibling_is_renewed_by_the_cheapest_route_and_says_for_whom() -> None:
+    step = obtain(replace(observed(), companion="Deployment/web", together=0.1), NEARLY_DUE)
+
+    assert not step.anew
+    assert step.finding.message == "Deployment/web is restarted for another certificate, and this one is due soon"
+
+
+def test_a_certificate_that_is_fine_stays_so_while_a_sibling_is_renewed() -> None:
+    assert is_good(replace(observed(), companion="Deployment/web", together=0.1), NEARLY_DUE) is None

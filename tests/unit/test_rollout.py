@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certrenewal.domain import annotation
-from certrenewal.domain.rollout import mark, mark_key, parse_workload
+from certrenewal.domain.rollout import Turn, Workload, mark, mark_key, parse_workload
 from certrenewal.domain.spec import WorkloadRef
+from certrenewal.domain.window import parse_window
 from tests.unit.builders import a_workload
 
 
@@ -318,3 +319,98 @@ def test_a_workload_finds_its_mark_for_a_long_name() -> None:
     workload = a_workload(marks={mark_key("b" * 80): "abcd"})
 
     assert workload.mark_of("b" * 80) == "abcd"
+
+
+# -- what its annotations ask for ----------------------------------------------------------------------------------
+
+
+def with_annotations(**words: str) -> Workload:
+    body = a_body()
+    body["metadata"]["annotations"] = {f"certrenewal.dev/{key.replace('_', '-')}": text for key, text in words.items()}
+    return parse_workload("Deployment", body)
+
+
+@pytest.mark.parametrize(
+    ("words", "turn"),
+    [
+        pytest.param({}, Turn(follows=True, order=0), id="nothing said"),
+        pytest.param({"restart_order": "10"}, Turn(follows=True, order=10), id="a wave"),
+        pytest.param({"restart_order": "-1"}, Turn(follows=True, order=-1), id="before those that say nothing"),
+        pytest.param({"restart_order": "+2"}, Turn(follows=True, order=2), id="with a sign"),
+        pytest.param({"restart_canary": "true"}, Turn(follows=False, order=0), id="a canary"),
+        pytest.param({"restart_canary": "false"}, Turn(follows=True, order=0), id="no canary"),
+        pytest.param({"restart_canary": "true", "restart_order": "5"}, Turn(follows=False, order=5), id="both"),
+    ],
+)
+def test_a_workload_says_when_its_turn_comes(words: dict[str, str], turn: Turn) -> None:
+    found = with_annotations(**words)
+
+    assert (found.turn, found.fault) == (turn, None)
+
+
+def test_the_canary_comes_before_every_wave_and_lower_waves_before_higher() -> None:
+    turns = [Turn(follows=True, order=10), Turn(follows=True, order=-1), Turn(follows=False, order=99)]
+
+    assert [str(turn) for turn in sorted(turns)] == ["the canary", "wave -1", "wave 10"]
+
+
+def test_a_workload_says_when_it_may_be_restarted() -> None:
+    assert with_annotations(restart_window="0 2 * * * for 4h").window == parse_window("0 2 * * * for 4h")
+    assert with_annotations().window is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param({"restart": "never"}, "certrenewal.dev/restart: 'never' cannot be read", id="capitals"),
+        pytest.param({"restart_order": "first"}, "write a whole number such as 10 or -1", id="order in words"),
+        pytest.param({"restart_order": "1.5"}, "write a whole number such as 10 or -1", id="half a wave"),
+        pytest.param({"restart_order": "१"}, "write a whole number such as 10 or -1", id="other digits"),
+        pytest.param({"restart_order": "1" * 5000}, "write a whole number such as 10 or -1", id="a long number"),
+        pytest.param({"restart_canary": "yes"}, 'write "true" or "false"', id="yes"),
+        pytest.param({"restart_window": "nightly"}, "0 2 * * * for 4h in Europe/Berlin", id="window in words"),
+        pytest.param({"restart_window": ""}, "0 2 * * * for 4h in Europe/Berlin", id="empty window"),
+        pytest.param({"restart_ordr": "1"}, "certrenewal.dev/restart-ordr: there is no such annotation", id="unknown"),
+        pytest.param({"renew": "true"}, "certrenewal.dev/renew: there is no such annotation", id="of a Secret"),
+    ],
+)
+def test_an_annotation_that_cannot_be_read_is_not_guessed(words: dict[str, str], said: str) -> None:
+    found = with_annotations(**words)
+
+    assert said in (found.fault or "")
+    assert (found.turn, found.window, found.opted_out) == (Turn(follows=True, order=0), None, False)
+
+
+def test_an_unknown_annotation_is_told_with_those_that_there_are() -> None:
+    fault = with_annotations(restart_ordr="1").fault or ""
+
+    assert all(name in fault for name in ("restart", "restart-canary", "restart-order", "restart-window"))
+
+
+@pytest.mark.parametrize(
+    ("partition", "kept"), [pytest.param(1, "1", id="one"), pytest.param(9, "2", id="more than there are")]
+)
+def test_a_partition_keeps_pods_as_they_are_and_says_so(partition: int, kept: str) -> None:
+    body = a_body(status={**STATEFUL, "updatedReplicas": 0, "currentRevision": "web-1"})
+    body["spec"]["updateStrategy"] = {"type": "RollingUpdate", "rollingUpdate": {"partition": partition}}
+
+    found = parse_workload("StatefulSet", body)
+
+    assert not found.complete
+    assert found.waits is not None
+    assert f"its partition {partition} keeps {kept} pods as they are: lower it" in found.waits
+
+
+def test_a_partition_of_nought_keeps_nothing() -> None:
+    body = a_body(status=STATEFUL)
+    body["spec"]["updateStrategy"] = {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}
+
+    assert parse_workload("StatefulSet", body).waits is None
+
+
+def test_a_deadline_that_an_earlier_generation_missed_says_nothing_of_a_new_restart() -> None:
+    """The answer to our patch has the old condition still: it would be told as a failure that is none yet."""
+    condition = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "stuck"}
+    status = {"observedGeneration": 2, "conditions": [condition]}
+
+    assert parse_workload("Deployment", a_body(status=status)).failed is None

@@ -18,6 +18,7 @@ from certrenewal.domain.spec import (
     Percent,
     Restart,
     Spec,
+    Verify,
     WorkloadRef,
     is_opted_in,
     parse_spec,
@@ -80,10 +81,24 @@ def test_a_secret_that_only_opts_in_gets_all_the_defaults() -> None:
         pytest.param("restart", "Never", "restart", Restart("Never"), id="restart Never"),
         pytest.param(
             "restart",
+            "Rollout/web,StatefulSet.apps.kruise.io/db",
+            "restart",
+            Restart(
+                "Listed",
+                frozenset({WorkloadRef("Rollout", "web"), WorkloadRef("StatefulSet.apps.kruise.io", "db")}),
+            ),
+            id="restart list of other kinds",
+        ),
+        pytest.param(
+            "restart",
             "Deployment/web, StatefulSet/db",
             "restart",
             Restart("Listed", frozenset({WEB, DB})),
             id="restart list",
+        ),
+        pytest.param("verify", "8443", "verify", Verify(port=8443), id="verify a port"),
+        pytest.param(
+            "verify", "web.shop.svc:443", "verify", Verify(port=443, host="web.shop.svc"), id="verify a Service"
         ),
     ],
 )
@@ -131,9 +146,19 @@ def test_each_annotation_sets_its_field(key: str, value: str, field: str, meanin
         pytest.param("restart", "auto", "write Auto, Never, or a list", id="restart in small letters"),
         pytest.param("restart", "web", "Deployment/web,StatefulSet/db", id="workload without a kind"),
         pytest.param("restart", "Job/once", "Deployment/web,StatefulSet/db", id="kind that is not restarted"),
+        pytest.param("restart", "Rollout/web,Pod/one", "Deployment/web,StatefulSet/db", id="Pod in a list"),
+        pytest.param("restart", "deployment/web", "Deployment/web,StatefulSet/db", id="kind in small letters"),
+        pytest.param("restart", "Rollout./web", "Deployment/web,StatefulSet/db", id="kind with half a group"),
         pytest.param("restart", "Deployment/web,Never", "Auto, Never, or a list", id="a word within a list"),
         pytest.param("restart", "Deployment/Web", "Auto, Never, or a list", id="no object's name"),
         pytest.param("restart", "Deployment/web,", "without an empty part", id="list with an empty part"),
+        pytest.param("verify", "", "a port from 1 to 65535", id="verify nothing"),
+        pytest.param("verify", "0", "a port from 1 to 65535", id="no port"),
+        pytest.param("verify", "65536", "a port from 1 to 65535", id="a port beyond ports"),
+        pytest.param("verify", "web", "a Service and a port", id="verify without a port"),
+        pytest.param("verify", ":443", "a Service and a port", id="verify an empty host"),
+        pytest.param("verify", "https://web:443", "a Service and a port", id="verify a URL"),
+        pytest.param("verify", "[::1]:443", "a Service and a port", id="verify an address"),
         pytest.param("formats", "pkcs12", "does not do that yet", id="a later version's annotation"),
         pytest.param("revoke", "OnDelete", "does not do that yet", id="revoke"),
         pytest.param("renew_befor", "4h", "there is no such annotation", id="misspelt annotation"),
@@ -228,6 +253,8 @@ def test_only_a_secret_that_asks_is_touched(annotations: dict[str, str], opted_i
         pytest.param({"key": {"rotation": "never"}}, "spec.key.rotation", "Never", id="rotation"),
         pytest.param({"dataKeys": {"crt": "x", "key": "x"}}, "spec.dataKeys", "different", id="dataKeys"),
         pytest.param({"restart": "all"}, "spec.restart", "Auto", id="restart"),
+        pytest.param({"verify": {"port": 0}}, "spec.verify", "1 to 65535", id="verify"),
+        pytest.param({"verify": {"host": "web"}}, "spec.verify", "1 to 65535", id="verify without a port"),
     ],
 )
 def test_a_spec_written_by_hand_is_told_its_field(spec: dict[str, Any], field: str, remedy: str) -> None:
@@ -284,6 +311,7 @@ READABLE = st.fixed_dictionaries(
         "key": st.sampled_from(list(KeyAlgorithm)).map(str),
         "key-rotation": st.sampled_from(list(KeyRotation)).map(str),
         "data-keys": st.just("crt=chain.pem,key=key.pem"),
+        "verify": st.integers(1, 65535).map(str) | st.builds("{}.svc:{}".format, LABELS, st.integers(1, 65535)),
         "restart": st.sampled_from(["Auto", "Never"]) | st.lists(WORKLOADS, min_size=1).map(",".join),
     },
 )
@@ -306,6 +334,7 @@ _FIELDS = {
     "key": "key",
     "key-rotation": "key",
     "data-keys": "dataKeys",
+    "verify": "verify",
     "restart": "restart",
 }
 

@@ -5,6 +5,8 @@ The certificate in the Secret is ``NEW`` throughout, the one before it ``OLD``.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certrenewal.domain.reasons import Reason
-from certrenewal.domain.rollout import State, Workload, mark, mark_key
+from certrenewal.domain.rollout import State, Turn, Workload, mark, mark_key
 from certrenewal.domain.spec import Restart, WorkloadRef
-from certrenewal.domain.standing import Current, rolled_out, stand
+from certrenewal.domain.standing import LONGEST_WORDS, PATIENCE, Current, next_change, rolled_out, stand
 from certrenewal.domain.status import Condition, Ran, Recorded, Standing
+from certrenewal.domain.window import Window
 from tests.unit.builders import DAY, NOON, WEB, a_workload
 
 OLD, NEW, OTHER = "01" * 32, "fe" * 32, "77" * 32
@@ -250,3 +253,242 @@ def test_the_condition_says_why_each_one_failed() -> None:
     condition = rolled_out((a_standing(F, "a", "timed out"), a_standing(F, "b"), a_standing(R, "c")))
 
     assert condition.message == "the rollout failed: Deployment/a (timed out), Deployment/b"
+
+
+# -- waves, canary, windows ----------------------------------------------------------------------------------------
+
+DB, JOB = WorkloadRef("StatefulSet", "db"), WorkloadRef("DaemonSet", "job")
+CANARY, FIRST, SECOND = Turn(follows=False, order=9), Turn(follows=True, order=-1), Turn(follows=True, order=2)
+HOUR = timedelta(hours=1)
+
+
+def ran(*refs: WorkloadRef, until: datetime | None = NOON + DAY, **changes: Any) -> Recorded:
+    """The last status: everybody runs the certificate before this one, which ends at ``until``."""
+    return replace(recorded(OLD), workloads={ref: Ran(mark(OLD), until) for ref in refs}, **changes)
+
+
+def stands(*workloads: Workload, now: datetime = NOON, **certificate: Any) -> dict[str, Standing]:
+    """How these stand that all ran the certificate before this one."""
+    last = ran(*(workload.ref for workload in workloads))
+    return {found.ref.name: found for found in stand(workloads, a_certificate(**certificate), last, now)}
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "words"),
+    [
+        pytest.param(FIRST, SECOND, "after Deployment/web (wave -1)", id="an earlier wave"),
+        pytest.param(CANARY, FIRST, "after Deployment/web (the canary)", id="a canary, whatever its number"),
+        pytest.param(Turn(follows=False, order=1), CANARY, "after Deployment/web (the canary)", id="canaries in order"),
+    ],
+)
+def test_a_later_wave_waits_for_an_earlier_one(early: Turn, late: Turn, words: str) -> None:
+    waits = stands(marked(OLD, turn=early), a_workload(ref=DB, turn=late))
+
+    assert (waits["web"].held, waits["web"].message) == (False, "")
+    assert (waits["db"].held, waits["db"].message) == (True, words)
+    assert waits["db"].must_by == waits["web"].must_by == NOON + DAY - HOUR
+
+
+def test_those_of_one_wave_do_not_wait_for_each_other() -> None:
+    waits = stands(marked(OLD, turn=FIRST), a_workload(ref=DB, turn=FIRST))
+
+    assert not any(found.held for found in waits.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "held"),
+    [
+        pytest.param({}, False, id="healthy"),
+        pytest.param({"complete": False}, True, id="rolling"),
+        pytest.param({"complete": False, "waits": "resume it"}, True, id="waiting for somebody"),
+        pytest.param({"complete": False, "failed": "stuck"}, True, id="failed"),
+        pytest.param({"opted_out": True}, False, id="skipped"),
+    ],
+)
+def test_the_next_wave_begins_once_the_earlier_is_healthy(changes: dict[str, Any], held: bool) -> None:
+    waits = stands(marked(NEW, turn=FIRST, **changes), a_workload(ref=DB, turn=SECOND))
+
+    assert waits["db"].state is State.PENDING
+    assert waits["db"].held is held
+
+
+@pytest.mark.parametrize(("turn", "name"), [(FIRST, "wave -1"), (CANARY, "the canary")])
+def test_a_rollout_that_failed_holds_the_later_ones_back_whatever_ends(turn: Turn, name: str) -> None:
+    failed = marked(NEW, turn=turn, complete=False, failed="stuck")
+    rolling = a_workload(ref=JOB, turn=FIRST, marks=marked(NEW).marks, complete=False)
+
+    waits = stands(rolling, failed, a_workload(ref=DB, turn=SECOND))
+
+    assert waits["db"].message == f"held back, as Deployment/web ({name}) failed"
+    assert (waits["db"].held, waits["db"].must_by) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "certificate"),
+    [
+        pytest.param({"fault": "cannot be read"}, {}, id="its annotations cannot be read"),
+        pytest.param({"fault": "cannot be read", "marks": {mark_key("web-tls"): mark(NEW)}}, {}, id="nor now"),
+        pytest.param({}, {"refused": {WEB: "403"}}, id="it is not allowed"),
+    ],
+)
+def test_who_cannot_be_restarted_holds_nobody_back(changes: dict[str, Any], certificate: dict[str, Any]) -> None:
+    waits = stands(a_workload(turn=FIRST, **changes), a_workload(ref=DB, turn=SECOND), **certificate)
+
+    assert waits["web"].state is State.FAILED
+    assert (waits["db"].held, waits["db"].message) == (False, "")
+
+
+def test_a_canary_that_cannot_be_restarted_holds_the_others_while_there_is_time() -> None:
+    waits = stands(a_workload(turn=CANARY), a_workload(ref=DB), refused={WEB: "403"})
+
+    assert (waits["db"].held, waits["db"].must_by) == (True, NOON + DAY - HOUR)
+
+
+def test_a_closed_window_is_waited_for_and_told() -> None:
+    window = Window("0 14 * * *", HOUR)
+
+    closed = stands(marked(OLD), window=window)["web"]
+    opened = stands(marked(OLD), window=window, now=NOON + 2 * HOUR)["web"]
+
+    assert (closed.not_before, closed.message) == (NOON + 2 * HOUR, "its window opens at 2026-03-01T14:00:00Z")
+    assert (opened.not_before, opened.message) == (None, "")
+
+
+def test_a_workloads_own_window_goes_first() -> None:
+    own, general = Window("0 16 * * *", HOUR), Window("0 14 * * *", HOUR)
+
+    waits = stands(marked(OLD, window=own), a_workload(ref=DB), window=general)
+
+    assert (waits["web"].not_before, waits["db"].not_before) == (NOON + 4 * HOUR, NOON + 2 * HOUR)
+
+
+def test_a_window_says_nothing_of_who_runs_the_certificate() -> None:
+    assert stands(marked(NEW), window=Window("0 14 * * *", HOUR))["web"].not_before is None
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "until", "must_by"),
+    [
+        pytest.param(DAY, NOON + DAY, NOON + DAY - HOUR, id="an hour before"),
+        pytest.param(30 * DAY, NOON + DAY, NOON + DAY - HOUR, id="no more than an hour"),
+        pytest.param(HOUR, NOON + HOUR, NOON + HOUR - HOUR / 10, id="a tenth of a short life"),
+        pytest.param(DAY, NOON - DAY, NOON - DAY - HOUR, id="ended already"),
+        pytest.param(DAY, None, None, id="nobody knows"),
+    ],
+)
+def test_a_restart_must_come_before_the_certificate_ends_that_runs(
+    lifetime: timedelta, until: datetime | None, must_by: datetime | None
+) -> None:
+    (found,) = stand([marked(OLD)], a_certificate(lifetime=lifetime), ran(WEB, until=until), NOON)
+
+    assert found.must_by == must_by
+    assert found.runs.until == until
+
+
+# -- how long a rollout may take -----------------------------------------------------------------------------------
+
+
+def since(moment: datetime | None, ref: WorkloadRef = DB) -> Recorded:
+    """The last status: the workload was restarted for the certificate at ``moment``."""
+    return replace(recorded(NEW), workloads={ref: Ran(mark(NEW), NOON + DAY, moment)})
+
+
+def test_a_restart_is_dated_by_the_first_look_that_finds_it() -> None:
+    (first,) = stand([marked(NEW, complete=False)], a_certificate(), ran(WEB), NOON + HOUR)
+    last = replace(recorded(NEW), workloads={WEB: first.runs})
+    (second,) = stand([marked(NEW, complete=False)], a_certificate(), last, NOON + 2 * HOUR)
+
+    assert first.runs.since == second.runs.since == NOON + HOUR
+
+
+@pytest.mark.parametrize(
+    ("changes", "passed", "state"),
+    [
+        pytest.param({}, PATIENCE - timedelta(seconds=1), State.RESTARTING, id="in time"),
+        pytest.param({}, PATIENCE, State.FAILED, id="overdue"),
+        pytest.param({"complete": True}, PATIENCE, State.HEALTHY, id="complete"),
+        pytest.param({"waits": "delete its pods"}, PATIENCE, State.RESTARTING, id="waiting for somebody"),
+    ],
+)
+@pytest.mark.parametrize("ref", [DB, JOB], ids=str)
+def test_kinds_without_a_deadline_fail_when_they_take_too_long(
+    ref: WorkloadRef, changes: dict[str, Any], passed: timedelta, state: State
+) -> None:
+    workload = marked(NEW, ref=ref, **{"complete": False, **changes})
+
+    (found,) = stand([workload], a_certificate(), since(NOON, ref), NOON + passed)
+
+    assert found.state is state
+    assert found.message == ("not complete 10m after its restart" if state is State.FAILED else workload.waits or "")
+
+
+def test_a_deployment_has_a_deadline_of_its_own() -> None:
+    """One of many replicas that makes progress is given all the time it takes."""
+    (found,) = stand([marked(NEW, complete=False)], a_certificate(), since(NOON, WEB), NOON + 10 * PATIENCE)
+
+    assert found.state is State.RESTARTING
+
+
+def test_a_rollout_of_which_the_begin_is_not_known_is_given_time() -> None:
+    (found,) = stand([marked(NEW, ref=DB, complete=False)], a_certificate(), since(None), NOON + DAY)
+
+    assert found.state is State.RESTARTING
+
+
+# -- who cannot be restarted ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("template", [OLD, NEW])
+def test_an_annotation_that_cannot_be_read_fails_with_its_words(template: str) -> None:
+    found = standing(marked(template, fault="write true or false"), recorded(OLD, OLD))
+
+    assert (found.state, found.message) == (State.FAILED, "write true or false")
+    assert found.runs.fingerprint == mark(template)
+
+
+def test_a_refusal_counts_as_long_as_the_restart_is_owed() -> None:
+    refused = a_certificate(refused={WEB: "403 frozen"})
+
+    (owed,) = stand([marked(OLD)], refused, recorded(OLD, OLD), NOON)
+    (paid,) = stand([marked(NEW)], refused, recorded(OLD, OLD), NOON)
+
+    assert (owed.state, owed.message, owed.runs.fingerprint) == (State.FAILED, "403 frozen", mark(OLD))
+    assert (paid.state, paid.message) == (State.HEALTHY, "")
+
+
+@pytest.mark.parametrize("changes", [{"fault": "x" * 100_000}, {"failed": "x" * 100_000, "complete": False}])
+def test_no_words_are_too_long_for_a_status(changes: dict[str, Any]) -> None:
+    """A condition takes 32768 characters: one status that is refused would keep all others from their restart."""
+    standings = [
+        standing(marked(NEW, ref=WorkloadRef("Deployment", f"w{number}"), **changes), recorded(NEW))
+        for number in range(100)
+    ]
+
+    assert len(rolled_out(tuple(standings)).message) < 32_768
+    assert all(len(found.message) <= LONGEST_WORDS for found in standings)
+
+
+# -- when to look again --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "expected"),
+    [
+        pytest.param({}, State.PENDING, None, id="nothing"),
+        pytest.param({"not_before": NOON + HOUR}, State.PENDING, NOON + HOUR, id="its window opens"),
+        pytest.param({"must_by": NOON + HOUR}, State.PENDING, NOON + HOUR, id="it must be restarted"),
+        pytest.param({"must_by": NOON - HOUR}, State.PENDING, None, id="that is past"),
+        pytest.param({"runs": Ran("", since=NOON)}, State.RESTARTING, NOON + PATIENCE, id="patience ends"),
+        pytest.param({"runs": Ran("", since=NOON)}, State.HEALTHY, None, id="no patience is needed"),
+    ],
+)
+def test_what_changes_without_news_is_looked_at_in_time(
+    changes: dict[str, Any], state: State, expected: datetime | None
+) -> None:
+    assert next_change([replace(a_standing(state), **changes)], NOON) == expected
+
+
+def test_the_first_change_counts() -> None:
+    standings = [replace(a_standing(P), not_before=NOON + hours * HOUR) for hours in (3, 1, 2)]
+
+    assert next_change(standings, NOON) == NOON + HOUR

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -22,8 +23,11 @@ from certrenewal.domain.status import (
     Ran,
     Standing,
     Status,
+    came_by_itself,
     condition_of,
     difference,
+    follows_sibling,
+    is_pending,
     moment_of,
     read_recorded,
     roots_in_use,
@@ -399,3 +403,104 @@ def test_names_are_written_as_users_write_them() -> None:
     shown = with_certificate({}, leaf, due=NOON, duration=None)["certificate"]["names"]
 
     assert parse_names(shown) == leaf.names
+
+
+# -- what a workload ran -------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["Deployment", "StatefulSet"]),
+            st.sampled_from(["web", "db", "api"]),
+            st.sampled_from(list(State)),
+            st.builds(
+                Ran,
+                st.sampled_from(["", "ab" * 8]),
+                st.none() | st.integers(0, 10**6).map(lambda seconds: NOON + timedelta(seconds=seconds)),
+                st.none() | st.integers(0, 10**6).map(lambda seconds: NOON - timedelta(seconds=seconds)),
+            ),
+        ),
+        unique_by=lambda entry: entry[:2],
+    )
+)
+def test_what_each_workload_ran_and_since_when_is_read_back(entries: list[tuple[str, str, State, Ran]]) -> None:
+    """The queue is rebuilt from this after a kill: urgency, cool-down and patience."""
+    standings = [
+        Standing(ref=WorkloadRef(kind, name), state=state, runs=runs, message="") for kind, name, state, runs in entries
+    ]
+
+    recorded = read_recorded(json.loads(json.dumps(with_workloads({}, standings))))
+
+    assert recorded.workloads == {found.ref: found.runs for found in standings}
+
+
+def test_users_see_when_a_workload_was_restarted_and_until_when_it_can_go_on() -> None:
+    runs = Ran("ab" * 8, NOON + DAY, NOON)
+
+    (entry,) = with_workloads({}, [replace(a_standing("web", State.PENDING), runs=runs)])["workloads"]
+
+    assert entry == {
+        "kind": "Deployment",
+        "name": "web",
+        "state": "Pending",
+        "fingerprint": "ab" * 8,
+        "notAfter": "2026-03-02T12:00:00Z",
+        "restartedAt": "2026-03-01T12:00:00Z",
+    }
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_a_workload_is_pending_where_its_state_says_so(state: State) -> None:
+    status = with_workloads({}, [a_standing("web", state), a_standing("other", State.PENDING)])
+
+    assert is_pending(status, WEB) is (state is State.PENDING)
+    assert not is_pending(status, WorkloadRef("StatefulSet", "other"))
+    assert not is_pending({}, WEB)
+
+
+@pytest.mark.parametrize(
+    ("reason", "by_itself"),
+    [
+        (Reason.RENEWAL_DUE, True),
+        (Reason.SIBLING_RENEWED, True),
+        (Reason.RENEWAL_REQUESTED, False),
+        (Reason.NAMES_CHANGED, False),
+        (Reason.MISSING, False),
+    ],
+)
+def test_a_certificate_came_by_itself_where_it_was_due(reason: Reason, by_itself: bool) -> None:
+    status = with_renewal({}, a_leaf(), route=Route.SIGN, reason=reason, now=NOON)
+
+    assert came_by_itself(with_certificate(status, a_leaf(), due=NOON, duration=None)) is by_itself
+
+
+def test_a_certificate_that_somebody_put_there_did_not_come_by_itself() -> None:
+    status = with_renewal({}, a_leaf(), route=Route.SIGN, reason=Reason.RENEWAL_DUE, now=NOON)
+
+    assert not came_by_itself(with_certificate(status, a_leaf(fingerprint="cd" * 32), due=NOON, duration=None))
+    assert not came_by_itself({})
+
+
+@pytest.mark.parametrize(
+    ("now", "share", "follows"),
+    [
+        pytest.param(NOON + 15 * 60 * MINUTE, 0.1, True, id="within its share"),
+        pytest.param(NOON + 13 * 60 * MINUTE, 0.1, False, id="before"),
+        pytest.param(NOON + 13 * 60 * MINUTE, 0.2, True, id="a larger share"),
+        pytest.param(NOON + 15 * 60 * MINUTE, 0.0, False, id="no share"),
+    ],
+)
+def test_a_certificate_follows_a_sibling_within_its_share(now: datetime, share: float, follows: bool) -> None:
+    status = with_certificate({}, a_leaf(), due=NOON + 16 * 60 * MINUTE, duration=None)
+
+    assert follows_sibling(status, share, now) is follows
+    failing = with_failure(status, reason=Reason.AUTHORITY_REFUSED, message="", now=NOON, attempt_at=None)
+    assert not follows_sibling(failing, share, now)
+
+
+@pytest.mark.parametrize("gone", ["certificate", "renewalTime"])
+def test_a_certificate_of_which_little_is_known_follows_nobody(gone: str) -> None:
+    status = with_certificate({}, a_leaf(), due=NOON, duration=None)
+
+    assert not follows_sibling({key: value for key, value in status.items() if key != gone}, 0.1, NOON + DAY)

@@ -9,7 +9,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from certrenewal.domain.spec import Percent
-from certrenewal.domain.timing import Plan, plan_renewal, retry_delay, silence, spread
+from certrenewal.domain.timing import Plan, may_follow, plan_renewal, retry_delay, silence, spread
 from tests.unit.builders import DAY, NOON
 
 SECOND = timedelta(seconds=1)
@@ -221,3 +221,53 @@ def test_few_attempts_follow_a_clear_no_until_the_certificate_ends() -> None:
         remaining, attempts = remaining - silence(remaining), attempts + 1
 
     assert attempts < 60
+
+
+# -- together with a sibling ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("share", "passed", "follows"),
+    [
+        pytest.param(0.1, 0.5, False, id="half of its life"),
+        pytest.param(0.1, 0.566, False, id="more than a tenth before it is due"),
+        pytest.param(0.1, 0.567, True, id="less than a tenth before it is due"),
+        pytest.param(0.1, 0.9, True, id="overdue"),
+        pytest.param(0.0, 0.666, False, id="no share"),
+        pytest.param(0.0, 0.667, True, id="no share, due"),
+        pytest.param(0.5, 0.2, False, id="half of its life, in its first quarter"),
+        pytest.param(0.5, 0.26, True, id="half of its life, after its first quarter"),
+    ],
+)
+def test_a_certificate_follows_within_a_share_of_its_life(share: float, passed: float, follows: bool) -> None:
+    due = NOON + DAY * 2 / 3
+
+    assert may_follow(NOON, NOON + DAY, due, share=share, now=NOON + DAY * passed) is follows
+
+
+SHARES = st.integers(0, 50).map(lambda percent: percent / 100)
+
+
+@given(STARTS, LIFETIMES, st.none() | LIFETIMES | st.integers(1, 99).map(Percent), SERIALS, SHARES, st.floats(0, 0.24))
+def test_siblings_never_chase_each_other(
+    start: datetime,
+    lifetime: timedelta,
+    before: timedelta | Percent | None,
+    serial: str,
+    share: float,
+    passed: float,
+) -> None:
+    """Whoever was just renewed follows nobody for a quarter of its life, however soon it is due."""
+    planned = plan_renewal(start, start + lifetime, renew_before=before, uid="u", serial=serial, obtained=start)
+
+    assert not may_follow(start, start + lifetime, planned.due, share=share, now=start + lifetime * passed)
+
+
+@given(LIFETIMES, SHARES, SHARES, st.floats(0, 1))
+def test_a_larger_share_only_adds_followers(lifetime: timedelta, one: float, other: float, passed: float) -> None:
+    end, now = NOON + lifetime, NOON + lifetime * passed
+    due = plan(lifetime).due
+
+    few = may_follow(NOON, end, due, share=min(one, other), now=now)
+
+    assert not few or may_follow(NOON, end, due, share=max(one, other), now=now)

@@ -62,6 +62,32 @@ app.kubernetes.io/part-of: certrenewal
 - apiGroups: [apps]
   resources: [deployments, statefulsets, daemonsets]
   verbs: [list, watch, patch]
+- apiGroups: [batch]
+  resources: [cronjobs, jobs]
+  verbs: [list, watch]
+{{- range .Values.extraWorkloads }}
+- apiGroups: [{{ .group | quote }}]
+  resources: [{{ .resource | quote }}]
+  verbs: [list, watch, patch]
+{{- end }}
+{{- if or .Values.restarts.touchPods .Values.restarts.signal .Values.restarts.reportPods }}
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [{{ if .Values.restarts.touchPods }}list, patch{{ else }}list{{ end }}]
+{{- end }}
+{{- if .Values.restarts.signal }}
+- apiGroups: [""]
+  resources: [pods/exec]
+  verbs: [get, create]
+{{- end }}
+{{- if .Values.restarts.verify }}
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list]
+{{- end }}
 {{- end }}
 
 {{- /* The spec of the CertAuthority, from authority.*; what is missing is named. */ -}}

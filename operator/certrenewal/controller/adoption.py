@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from certrenewal.controller.cache import Cache, Key, Renewal, SecretMeta, parse_renewal
 from certrenewal.controller.reporter import Reporter
+from certrenewal.domain import annotation
 from certrenewal.domain.decision import Finding
 from certrenewal.domain.reasons import Reason
+from certrenewal.domain.serving import refuse_foreign_host
 from certrenewal.domain.spec import InvalidSpec, Wish, is_opted_in, parse_spec, read_wish
 from certrenewal.kube.errors import Rejected
 from certrenewal.kube.store import Store, Subject
@@ -14,10 +18,20 @@ from certrenewal.kube.store import Store, Subject
 class Adoption:
     """Keeps CertRenewals in step with the annotations of Secrets."""
 
-    def __init__(self, cache: Cache, store: Store, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        store: Store,
+        reporter: Reporter,
+        *,
+        require: Callable[[], None],
+        cluster_domain: str = "cluster.local",
+    ) -> None:
         self._cache = cache
         self._store = store
         self._reporter = reporter
+        self._require = require
+        self._cluster_domain = cluster_domain
         self._told: dict[Key, str] = {}
 
     async def settle(self, key: Key) -> Renewal | None:
@@ -49,6 +63,8 @@ class Adoption:
         except Rejected as refusal:
             # The schema knows limits that reading the annotations does not, such as the number of names.
             await self._tell_once(secret, Reason.INVALID_SPEC, str(refusal))
+            if renewal is None:
+                raise  # a refusal that goes away by itself, of a webhook say, would otherwise be the last word
             return renewal
         made = parse_renewal(body)
         self._cache.put_renewal(made)
@@ -59,6 +75,7 @@ class Adoption:
         found = await self._store.read_secret(renewal.key.namespace, renewal.key.name)
         if found is not None and found.uid == renewal.owner_uid and is_opted_in(found.annotations):
             return renewal  # the watch has not shown us this yet
+        self._require()
         await self._store.delete_renewal(renewal.key.namespace, renewal.key.name, renewal.uid)
         self._cache.lose_renewal(renewal.key)
         return None
@@ -80,7 +97,13 @@ class Adoption:
     def objection(self, renewal: Renewal) -> Finding | None:
         """Why this CertRenewal cannot be acted on: it cannot be read, or another claim on its Secret wins."""
         try:
-            parse_spec(renewal.key.name, renewal.spec)
+            spec = parse_spec(renewal.key.name, renewal.spec)
+            refuse_foreign_host(
+                spec.verify,
+                "spec.verify.host" if renewal.owner_uid is None else f"annotation {annotation.VERIFY}",
+                namespace=renewal.key.namespace,
+                cluster_domain=self._cluster_domain,
+            )
         except InvalidSpec as invalid:
             return Finding(Reason.INVALID_SPEC, str(invalid))
         secret = self._cache.secrets.get(renewal.secret)

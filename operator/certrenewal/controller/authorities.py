@@ -10,6 +10,7 @@ from typing import Any
 
 from certrenewal import metrics
 from certrenewal.controller.cache import Key
+from certrenewal.controller.gate import Gate
 from certrenewal.controller.keeper import AuthorityObject, Keeper
 from certrenewal.controller.reporter import Reporter
 from certrenewal.domain.authority import AuthorityView
@@ -31,6 +32,7 @@ class Authorities:
         clock: Callable[[], datetime],
         changed: Callable[[str], None],
         needed: Callable[[str], Collection[str] | None],
+        call_back: Callable[[Key], None],
     ) -> None:
         self._store = store
         self._reporter = reporter
@@ -38,6 +40,7 @@ class Authorities:
         self._clock = clock
         self._changed = changed
         self._needed = needed
+        self._call_back = call_back
         self._keepers: dict[str, tuple[Keeper, asyncio.Task[None]]] = {}
 
     def view(self, name: str) -> AuthorityView | None:
@@ -57,6 +60,20 @@ class Authorities:
         if authority is None:
             raise Unreachable(f"CertAuthority {name} is being set up again")
         return authority
+
+    def enter(self, name: str, key: Key, urgency: float) -> bool:
+        """Whether a certificate may be asked for now; if not, its key is called back."""
+        return name in self._keepers and self._keepers[name][0].gate.enter(key, urgency)
+
+    def leave(self, name: str, key: Key) -> None:
+        """The authority answered, or did not."""
+        if name in self._keepers:
+            self._keepers[name][0].gate.leave(key)
+
+    def forget(self, key: Key) -> None:
+        """Nothing is to be asked for this certificate any more."""
+        for keeper, _ in self._keepers.values():
+            keeper.gate.forget(key)
 
     def report(self, name: str, failure: Unreachable) -> None:
         """A call found the CA unreachable."""
@@ -89,6 +106,7 @@ class Authorities:
             clock=self._clock,
             changed=lambda: self._changed(seen.name),
             needed=lambda: self._needed(seen.name),
+            gate=Gate(self._call_back),
         )
         self._keepers[seen.name] = (keeper, asyncio.create_task(keeper.run(), name=f"keeper {seen.name}"))
 

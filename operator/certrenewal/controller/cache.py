@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from certrenewal.domain import annotation
+from certrenewal.domain.kinds import NOT_RESTARTED
 from certrenewal.domain.rollout import Workload
 from certrenewal.domain.spec import WorkloadRef, is_opted_in
 from certrenewal.domain.status import Status, moment_of
@@ -99,6 +100,9 @@ def parse_secret_meta(body: Mapping[str, Any]) -> SecretMeta:
     )
 
 
+_Place = tuple[str, WorkloadRef]
+
+
 @dataclass(slots=True)
 class Cache:
     """The warm state. Each method that takes news returns the keys that deserve a look."""
@@ -107,8 +111,9 @@ class Cache:
     secrets: dict[Key, SecretMeta] = field(default_factory=dict)
     labels: dict[str, Mapping[str, str]] = field(default_factory=dict)
     _claims: defaultdict[Key, set[Key]] = field(default_factory=lambda: defaultdict(set))
-    _workloads: dict[tuple[str, WorkloadRef], Workload] = field(default_factory=dict)
+    _workloads: dict[_Place, Workload] = field(default_factory=dict)
     _users: defaultdict[Key, set[WorkloadRef]] = field(default_factory=lambda: defaultdict(set))
+    _owned: defaultdict[_Place, set[WorkloadRef]] = field(default_factory=lambda: defaultdict(set))
 
     def claims(self, secret: Key) -> set[Key]:
         """The CertRenewals that name this Secret."""
@@ -125,13 +130,15 @@ class Cache:
         return " ".join(filter(None, (asked, renewal.renew_now)))
 
     def dependents(self, secret: Key) -> list[Workload]:
-        """The workloads that use this Secret."""
-        refs = self._users.get(secret, ())
-        return [self._workloads[secret.namespace, ref] for ref in sorted(refs)]
+        """The workloads that use this Secret, and the owners that are restarted in their place."""
+        users = [self._workloads[secret.namespace, ref] for ref in self._users.get(secret, ())]
+        found = {workload.ref: workload for user in users for workload in (user, self._top(user))}
+        return [self._whole(found[ref]) for ref in sorted(found)]
 
     def workload(self, namespace: str, ref: WorkloadRef) -> Workload | None:
         """One workload, None where it is gone."""
-        return self._workloads.get((namespace, ref))
+        known = self._workloads.get((namespace, ref))
+        return self._whole(known) if known else None
 
     def see_renewal(self, renewal: Renewal) -> set[Key]:
         """A CertRenewal as the API server shows it; news older than what is known counts for nothing."""
@@ -185,17 +192,23 @@ class Cache:
 
     def see_workload(self, workload: Workload) -> set[Key]:
         """A workload: every CertRenewal whose Secret it uses, or used, may stand differently now."""
+        if not workload.secrets and workload.ref.kind in NOT_RESTARTED:
+            return self.lose_workload(workload.namespace, workload.ref)
         known = self._workloads.get((workload.namespace, workload.ref))
         if known == workload:
             return set()
         secrets = workload.secrets | (known.secrets if known else frozenset())
         self._workloads[workload.namespace, workload.ref] = workload
-        return self._reindex(workload.namespace, workload.ref, secrets, workload.secrets)
+        self._index_owner(known, workload)
+        return self._reindex(workload.namespace, workload.ref, secrets, workload.secrets) | self._below(workload)
 
     def lose_workload(self, namespace: str, ref: WorkloadRef) -> set[Key]:
         """A workload is gone."""
         known = self._workloads.pop((namespace, ref), None)
-        return self._reindex(namespace, ref, known.secrets, frozenset()) if known else set()
+        if known is None:
+            return set()
+        self._index_owner(known, None)
+        return self._reindex(namespace, ref, known.secrets, frozenset()) | self._below(known)
 
     def see_namespace(self, namespace: str, labels: Mapping[str, str]) -> set[Key]:
         """A namespace's labels, which a policy may select by."""
@@ -214,3 +227,53 @@ class Cache:
                 del self._users[secret]
             keys |= self.claims(secret)
         return keys
+
+    # -- owners ------------------------------------------------------------------------------------------------
+
+    def _whole(self, workload: Workload) -> Workload:
+        """A workload with what it takes over from those that it owns, or the owner that stands in for it."""
+        top = self._top(workload)
+        if top is not workload:
+            return replace(workload, through=top.ref)
+        secrets = {name for owned in self._owned_by(workload) if self._top(owned) is workload for name in owned.secrets}
+        return workload if secrets <= workload.secrets else replace(workload, secrets=workload.secrets | secrets)
+
+    def _top(self, workload: Workload) -> Workload:
+        """The topmost known owner that can be restarted; the workload itself where there is none."""
+        if not workload.leans_on_owner:
+            return workload
+        top, passed = workload, {workload.ref}
+        owner = self._owner(workload)
+        while owner is not None:
+            if owner.ref in passed:
+                return workload  # they own each other, says somebody
+            passed.add(owner.ref)
+            top = owner if owner.can_be_restarted else top
+            owner = self._owner(owner)
+        return top
+
+    def _owner(self, workload: Workload) -> Workload | None:
+        owner = self._workloads.get((workload.namespace, workload.owner.ref)) if workload.owner else None
+        return owner if owner and workload.owner and owner.uid == workload.owner.uid else None
+
+    def _owned_by(self, workload: Workload) -> Iterator[Workload]:
+        """All that it owns, and what those own."""
+        passed, ahead = {workload.ref}, [workload.ref]
+        while ahead:
+            owned = self._owned.get((workload.namespace, ahead.pop()), set()) - passed
+            passed |= owned
+            ahead += owned
+            yield from (self._workloads[workload.namespace, ref] for ref in sorted(owned))
+
+    def _below(self, workload: Workload) -> set[Key]:
+        """The CertRenewals of what it owns: they stand differently with another owner."""
+        secrets = {name for owned in self._owned_by(workload) for name in owned.secrets}
+        return {key for name in secrets for key in self.claims(Key(workload.namespace, name))}
+
+    def _index_owner(self, known: Workload | None, workload: Workload | None) -> None:
+        for one, change in ((known, set.discard), (workload, set.add)):
+            if one is not None and one.owner is not None:
+                place = (one.namespace, one.owner.ref)
+                change(self._owned[place], one.ref)
+                if not self._owned[place]:
+                    del self._owned[place]

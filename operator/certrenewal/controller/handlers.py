@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import kopf
+from kopf._cogs.structs.references import Insights  # the one way to change at runtime what is watched
 
 from certrenewal.controller.operator import Operator
+from certrenewal.domain.kinds import Resource
 from certrenewal.kube.store import GROUP, VERSION
 from certrenewal.kube.watching import SERVER_TIMEOUT
 
@@ -37,11 +39,13 @@ class _Backoffs:
 async def run(operator: Operator) -> None:
     """Run until a signal ends the process."""
     registry = kopf.OperatorRegistry()
-    _wire(registry, operator)
+    insights = Insights()
+    _wire(registry, operator, insights)
     namespaces = operator.settings.watch_namespaces
     await kopf.operator(
         registry=registry,
         settings=_settings(),
+        insights=insights,
         clusterwide=not namespaces,
         namespaces=namespaces,
         standalone=True,
@@ -58,6 +62,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.inactivity_timeout = 1e9  # kopf 1.45 can lose a watcher for good when this one fires
     settings.watching.connect_timeout = 10
     settings.watching.field_selectors["", "v1", "secrets"] = "type!=helm.sh/release.v1"
+    settings.watching.field_selectors["batch", "v1", "jobs"] = "status.successful=0"  # most Jobs are done long since
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = _Backoffs()
@@ -71,7 +76,8 @@ def _settings() -> kopf.OperatorSettings:
     return settings
 
 
-def _wire(registry: kopf.OperatorRegistry, operator: Operator) -> None:
+def _wire(registry: kopf.OperatorRegistry, operator: Operator, insights: Insights) -> None:
+    late: list[asyncio.Task[None]] = []
     last_login = -LOGIN_PAUSE
 
     @kopf.on.login(registry=registry, id="login")
@@ -85,29 +91,44 @@ def _wire(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     @kopf.on.startup(registry=registry, id="start")
     async def start(**_: Any) -> None:
         await operator.start()
+        late.append(asyncio.create_task(_watch_arrivals(operator, insights), name="arrivals"))
 
     @kopf.on.cleanup(registry=registry, id="stop")
     async def stop(**_: Any) -> None:
+        for task in late:
+            task.cancel()
         await operator.stop()
 
-    def workload(kind: str) -> _See:
-        return lambda event, body: operator.see_workload(kind, event, body)
+    def workload(resource: Resource) -> _See:
+        return lambda event, body: operator.see_workload(resource, event, body)
 
     watched: dict[tuple[str, str, str], _See] = {
         ("", "v1", "secrets"): operator.see_secret,
         ("", "v1", "namespaces"): operator.see_namespace,
         (GROUP, VERSION, "certrenewals"): operator.see_renewal,
         (GROUP, VERSION, "certauthorities"): operator.see_authority,
-        ("apps", "v1", "deployments"): workload("Deployment"),
-        ("apps", "v1", "statefulsets"): workload("StatefulSet"),
-        ("apps", "v1", "daemonsets"): workload("DaemonSet"),
+        **{(found.group, found.version, found.plural): workload(found) for found in operator.workloads},
     }
     for resource, see in watched.items():
         _watch(registry, resource, see)
 
 
+async def _watch_arrivals(operator: Operator, insights: Insights) -> None:
+    """Tell kopf which kinds came or went since its start: it would not notice the one, and end at the other."""
+    await insights.ready_resources.wait()
+    while True:
+        found = await operator.arrivals.changed()
+        theirs = kopf.Resource(found.group, found.version, found.plural, namespaced=True)
+        async with insights.revised:
+            if found in operator.arrivals.absent:
+                insights.watched_resources.discard(theirs)
+            else:
+                insights.watched_resources.add(theirs)
+            insights.revised.notify_all()
+
+
 def _watch(registry: kopf.OperatorRegistry, resource: tuple[str, str, str], see: _See) -> None:
-    @kopf.on.event(*resource, registry=registry, id=f"see-{resource[2]}")
+    @kopf.on.event(*resource, registry=registry, id=f"see-{resource[2]}.{resource[0]}".rstrip("."))
     async def handle(*, type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's word
         try:
             see(type, body)

@@ -16,6 +16,7 @@ from typing import Any
 
 from certrenewal import metrics
 from certrenewal.controller.cache import Key
+from certrenewal.controller.gate import Gate
 from certrenewal.controller.reporter import Reporter
 from certrenewal.domain.authority import AuthoritySpec, AuthorityView, parse_authority
 from certrenewal.domain.certificate import dump_certificates
@@ -65,9 +66,11 @@ class Keeper:
         clock: Callable[[], datetime],
         changed: Callable[[], None],
         needed: Callable[[], Collection[str] | None],
+        gate: Gate,
     ) -> None:
         self.view: AuthorityView | None = None
         self.authority: Authority | None = None
+        self.gate = gate
         self._seen = seen
         self._built_from: Mapping[str, Any] | None = None
         self._store = store
@@ -79,6 +82,7 @@ class Keeper:
         self._trust = read_trust(seen.status)
         self._wake = asyncio.Event()
         self._failures = 0
+        self._looked_at = 0  # the generation of the object that the condition is about
         self._contact: datetime | None = None
         self._condition = Condition(
             type="Ready", status="Unknown", reason=Reason.AUTHORITY_NOT_READY, message="not asked yet"
@@ -106,6 +110,8 @@ class Keeper:
 
     def trip(self, failure: Unreachable) -> None:
         """A call got no answer: nobody calls before the next probe got one."""
+        if self.authority is not None:
+            self.authority.down = str(failure)
         if self.view is not None and self.view.ready:
             self._show(Reason.AUTHORITY_UNREACHABLE, str(failure))
             self._wake.set()
@@ -132,6 +138,7 @@ class Keeper:
                 await self._wake.wait()
 
     async def _look(self) -> None:
+        self._looked_at = self._seen.generation
         try:
             spec = parse_authority(self._seen.spec)
             await self._refresh(spec)
@@ -163,6 +170,7 @@ class Keeper:
             if old is not None:
                 await old.close()
         assert self.authority is not None
+        self.gate.size = spec.concurrency
         self._trust = follow(
             self._trust,
             named=self.authority.named,
@@ -234,9 +242,11 @@ class Keeper:
         if not self._leads() or self.view is None:
             return
         seen = self._seen
-        status = with_condition(seen.status, self._condition, generation=seen.generation, now=self._clock())
+        status = with_condition(seen.status, self._condition, generation=self._looked_at, now=self._clock())
         if clock := self._clock_condition():
-            status = with_condition(status, clock, generation=seen.generation, now=self._clock())
+            status = with_condition(status, clock, generation=self._looked_at, now=self._clock())
+        if "provisioner" not in seen.spec:
+            status = {name: value for name, value in status.items() if name != "provisioner"}
         status = {**status, **self._details()}
         patch = difference(seen.status, status)
         if not patch:

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Protocol
 
+from certrenewal.controller.cache import Key
 from certrenewal.domain.authority import AuthorityView
-from certrenewal.domain.decision import DURATION_TOLERANCE, Obtain
+from certrenewal.domain.decision import DURATION_TOLERANCE, Obtain, renew_only
 from certrenewal.domain.observed import Observed
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.routes import Route, ladder
@@ -29,6 +30,15 @@ class Authorities(Protocol):
 
     def use(self, name: str) -> Authority:
         """The authority itself, which its view calls ready."""
+
+    def enter(self, name: str, key: Key, urgency: float) -> bool:
+        """Whether a certificate may be asked for now; if not, its key is called back."""
+
+    def leave(self, name: str, key: Key) -> None:
+        """The authority answered, or did not."""
+
+    def forget(self, key: Key) -> None:
+        """Nothing is to be asked for this certificate any more."""
 
     def report(self, name: str, failure: Unreachable) -> None:
         """A call got no answer from the CA: no other may follow before a probe found it back."""
@@ -75,6 +85,8 @@ async def ask(
             if route is routes[-1]:
                 if refusal.status == HTTPStatus.UNAUTHORIZED:
                     authorities.doubt(observed.authority.name)
+                if not observed.authority.can_sign:
+                    raise refusal.explained(renew_only(observed.authority.name)) from None
                 raise
         except Unreachable as failure:
             if not failure.answered:

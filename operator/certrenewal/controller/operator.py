@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from certrenewal import metrics
 from certrenewal.controller.adoption import Adoption
+from certrenewal.controller.arrivals import Arrivals
 from certrenewal.controller.authorities import Authorities
+from certrenewal.controller.bystanders import Bystanders
 from certrenewal.controller.cache import Cache, Key, parse_renewal, parse_secret_meta
 from certrenewal.controller.probes import Probes
 from certrenewal.controller.reconcile import Reconciler
+from certrenewal.controller.reloads import Reloads
 from certrenewal.controller.reporter import Reporter
 from certrenewal.controller.restarts import Limits, RestartQueue
 from certrenewal.controller.schedule import Schedule
+from certrenewal.controller.serving import Inquiries
 from certrenewal.controller.telling import Teller
+from certrenewal.controller.touches import Touches
+from certrenewal.domain.kinds import WATCHED, Resource, kind_word
 from certrenewal.domain.rollout import parse_workload
 from certrenewal.domain.spec import WorkloadRef
 from certrenewal.domain.status import roots_in_use
 from certrenewal.domain.timing import LONGEST_RETRY
 from certrenewal.kube.client import Client, Configuration
 from certrenewal.kube.errors import ClusterError
+from certrenewal.kube.exec import Executor
 from certrenewal.kube.lease import Elector, LeaseTimes, NotLeading
+from certrenewal.kube.pods import Pods
 from certrenewal.kube.store import GROUP, VERSION, Store
 from certrenewal.kube.watching import Watching
 from certrenewal.settings import Settings
@@ -43,11 +52,20 @@ class Operator:
 
     def __init__(self, settings: Settings, configuration: Configuration) -> None:
         self.settings = settings
-        self.watching = Watching(configuration)
         self.cache = Cache()
+        self.workloads = (*WATCHED, *settings.extra_workloads)
         self._synced = asyncio.Event()
         self._client = Client(configuration)
         self._store = Store(self._client, reporter=settings.identity)
+        self.arrivals = Arrivals(self._store, settings.extra_workloads, next(iter(settings.watch_namespaces), ""))
+        self.watching = Watching(
+            configuration,
+            gone={
+                resource.path(namespace): functools.partial(self.arrivals.lose, resource)
+                for resource in settings.extra_workloads
+                for namespace in settings.watch_namespaces or ("",)
+            },
+        )
         self._elector = Elector(
             self._client,
             namespace=settings.namespace,
@@ -64,7 +82,17 @@ class Operator:
             clock=_now,
             changed=self._authority_changed,
             needed=self._roots_in_use,
+            call_back=self.schedule.poke,
         )
+        pods = Pods(self._client)
+        self._touches = Touches(pods, self._leads) if settings.restarts_touch_pods else None
+        self._executor = Executor(configuration)
+        self._bystanders = (
+            Bystanders(cache=self.cache, pods=pods, leads=self._leads, poke=self.schedule.poke)
+            if settings.restarts_report_pods
+            else None
+        )
+        reloads = Reloads(pods=pods, executor=self._executor, touches=self._touches, leads=self._leads, clock=_now)
         self._restarts = RestartQueue(
             cache=self.cache,
             store=self._store,
@@ -78,11 +106,24 @@ class Operator:
             ),
             poke=self.schedule.poke,
             clock=_now,
+            reloads=reloads if settings.restarts_signal else None,
+        )
+        self._inquiries = Inquiries(
+            store=self._store,
+            leads=self._leads,
+            poke=self.schedule.poke,
+            cluster_domain=settings.cluster_domain,
         )
         self._reconciler = Reconciler(
             cache=self.cache,
             store=self._store,
-            adoption=Adoption(self.cache, self._store, reporter),
+            adoption=Adoption(
+                self.cache,
+                self._store,
+                reporter,
+                require=self._elector.require,
+                cluster_domain=settings.cluster_domain,
+            ),
             authorities=self.authorities,
             teller=Teller(
                 cache=self.cache,
@@ -91,11 +132,15 @@ class Operator:
                 reporter=reporter,
                 require=self._elector.require,
                 clock=_now,
+                servers=self._inquiries,
+                hurry=self._touches.soon if self._touches else None,
+                may_signal=settings.restarts_signal,
             ),
             require=self._elector.require,
             clock=_now,
             cluster_domain=settings.cluster_domain,
             together=settings.restarts_together / 100,
+            aside=self._aside,
         )
         self._probes = Probes(
             host=settings.listen_host,
@@ -105,18 +150,24 @@ class Operator:
         )
         self._events = 0
         self._failures: dict[Key, int] = {}
+        self._places = asyncio.Semaphore(settings.workers)
+        self._looks: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Serve probes, stand for the Lease, and wait for work."""
         await self._probes.start()
         await self._until_installed()
+        await self.arrivals.look()
         parts = {
+            "arrivals": self.arrivals.run(),
             "elector": self._elector.run(),
             "sync": self._sync(),
             "restarts": self._restarts.run(),
-            **{f"worker {number}": self._work() for number in range(self.settings.workers)},
+            "looks": self._work(),
         }
+        if self._bystanders is not None:
+            parts["bystanders"] = self._bystanders.run()
         self._tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
 
     async def stop(self) -> None:
@@ -125,12 +176,16 @@ class Operator:
             # A certificate that was just signed is still to be written: the next leader would ask for another.
             async with asyncio.timeout(GRACE):
                 await self.schedule.close()
-        workers = [task for task in self._tasks if task.get_name() != "elector"]
+        workers = [task for task in (*self._tasks, *self._looks) if task.get_name() != "elector"]
         elector = [task for task in self._tasks if task.get_name() == "elector"]
         for group in (workers, elector):
             for task in group:
                 task.cancel()
             await asyncio.gather(*group, return_exceptions=True)
+        await self._inquiries.close()
+        if self._touches is not None:
+            await self._touches.close()
+        await self._executor.close()
         await self.authorities.close()
         await self._client.close()
         await self._probes.stop()
@@ -159,13 +214,14 @@ class Operator:
         else:
             self.authorities.see(body)
 
-    def see_workload(self, kind: str, event: str | None, body: Mapping[str, Any]) -> None:
-        """A Deployment, StatefulSet or DaemonSet, as the watch shows it."""
-        metadata = body["metadata"]
+    def see_workload(self, resource: Resource, event: str | None, body: Mapping[str, Any]) -> None:
+        """A workload, as the watch shows it."""
+        metadata, kind = body["metadata"], kind_word(body["kind"], resource.group)
         if event == "DELETED":
             self._poke(self.cache.lose_workload(metadata["namespace"], WorkloadRef(kind, metadata["name"])))
         else:
-            self._poke(self.cache.see_workload(parse_workload(kind, body)))
+            as_reloader = self.settings.restarts_honour_reloader
+            self._poke(self.cache.see_workload(parse_workload(kind, body, resource, as_reloader=as_reloader)))
 
     def see_namespace(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A namespace's metadata, as the watch shows it."""
@@ -192,15 +248,34 @@ class Operator:
     # -- the loop ----------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        """Look at one certificate after the other, while this replica leads and knows the cluster."""
+        """Look at certificates, a few at a time, while this replica leads and knows the cluster."""
         await self._synced.wait()
         while True:
             await self._elector.until_leading()
+            await self._places.acquire()
             key = await self.schedule.next()
-            started = time.perf_counter()
+            look = asyncio.create_task(self._take_place(key), name=f"look {key}")
+            self._looks.add(look)
+            look.add_done_callback(self._looks.discard)
+
+    async def _take_place(self, key: Key) -> None:
+        """One look, by one of the workers."""
+        started = time.perf_counter()
+        try:
             due = await self._look(key)
-            self.schedule.finish(key, due)
-            metrics.LOOK_SECONDS.observe(time.perf_counter() - started)
+        finally:
+            self._places.release()
+        self.schedule.finish(key, due)
+        metrics.LOOK_SECONDS.observe(time.perf_counter() - started)
+
+    @contextlib.asynccontextmanager
+    async def _aside(self) -> AsyncIterator[None]:
+        """While a look waits for a CA, another one works in its place."""
+        self._places.release()
+        try:
+            yield
+        finally:
+            await self._places.acquire()
 
     async def _look(self, key: Key) -> float | None:
         """One look, and when the next is due: soon where this one could not end."""
@@ -217,6 +292,8 @@ class Operator:
             log.exception("look failed", extra={"certrenewal": str(key), "retry_in": delay})
             return time.time() + delay
         self._failures.pop(key, None)
+        if self._bystanders is not None:
+            self._bystanders.see(key)
         return due.timestamp() if due else None
 
     def _backoff(self, key: Key) -> float:
@@ -236,19 +313,13 @@ class Operator:
         self.authorities.wake()
 
     def _expected(self) -> set[str]:
-        """The collections that are watched, as paths."""
-        namespaces = self.settings.watch_namespaces
-        scopes = [f"/namespaces/{namespace}" for namespace in namespaces] or [""]
+        """The collections that are watched and there, as paths."""
+        scoped = (Resource("", "v1", "secrets"), Resource(GROUP, VERSION, "certrenewals"), *self.workloads)
         return {f"/apis/{GROUP}/{VERSION}/certauthorities", "/api/v1/namespaces"} | {
-            path
-            for scope in scopes
-            for path in (
-                f"/api/v1{scope}/secrets",
-                f"/apis/{GROUP}/{VERSION}{scope}/certrenewals",
-                f"/apis/apps/v1{scope}/deployments",
-                f"/apis/apps/v1{scope}/statefulsets",
-                f"/apis/apps/v1{scope}/daemonsets",
-            )
+            resource.path(namespace)
+            for namespace in self.settings.watch_namespaces or ("",)
+            for resource in scoped
+            if resource not in self.arrivals.absent
         }
 
     async def _until_installed(self) -> None:

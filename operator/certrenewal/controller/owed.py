@@ -22,6 +22,7 @@ class Debt:
     mark: str
     standing: Standing
     by_hand: bool  # it came because somebody asked, not because it was due
+    crt: str = "tls.crt"  # the key of the Secret that holds it
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,23 @@ def debt_of(renewal: Renewal, standing: Standing, current: Current) -> Debt | No
     if standing.state is not State.PENDING or not current.runs.fingerprint:
         return None
     by_hand = not came_by_itself(renewal.status)
-    return Debt(secret=current.secret, mark=current.runs.fingerprint, standing=standing, by_hand=by_hand)
+    return Debt(
+        secret=current.secret,
+        mark=current.runs.fingerprint,
+        standing=standing,
+        by_hand=by_hand,
+        crt=current.keys.crt,
+    )
 
 
-def current_of(status: Status, spec: Spec, *, refused: Mapping[WorkloadRef, str], first: bool = False) -> Current:
+def current_of(
+    status: Status,
+    spec: Spec,
+    *,
+    refused: Mapping[WorkloadRef, str],
+    first: bool = False,
+    may_signal: bool = True,
+) -> Current:
     """The certificate that ``status`` tells of, as its workloads see it."""
     certificate = status.get("certificate") or {}
     begin, end = moment_of(certificate.get("notBefore")), moment_of(certificate.get("notAfter"))
@@ -111,4 +125,6 @@ def current_of(status: Status, spec: Spec, *, refused: Mapping[WorkloadRef, str]
         window=spec.restart_window,
         first=first,
         refused=refused,
+        keys=spec.data_keys,
+        may_signal=may_signal,
     )

@@ -8,6 +8,7 @@ there is. A certificate that was signed but could not be written is kept for the
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -56,6 +57,7 @@ class Reconciler:
         clock: Callable[[], datetime],
         cluster_domain: str,
         together: float = 0.0,
+        aside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> None:
         self._cache = cache
         self._store = store
@@ -66,11 +68,22 @@ class Reconciler:
         self._clock = clock
         self._cluster_domain = cluster_domain
         self._together = together
+        self._aside = aside
         self._obtained: dict[Key, Obtained] = {}
         self._pauses: dict[Key, _Pause] = {}
+        self._turned_away: set[Key] = set()  # those that wait for a place at their authority
 
     async def look(self, key: Key) -> datetime | None:
         """Take the next step for ``key``; when to look again, None where only news can change anything."""
+        waited = key in self._turned_away
+        self._turned_away.discard(key)
+        try:
+            return await self._look(key)
+        finally:
+            if waited and key not in self._turned_away:
+                self._authorities.forget(key)
+
+    async def _look(self, key: Key) -> datetime | None:
         self._require()
         renewal = await self._adoption.settle(key)
         if renewal is None:
@@ -147,7 +160,7 @@ class Reconciler:
         version = await self._store.write_secret(secret, data)
         self._saw_own_write(secret, version)
         await self._tell.repaired(renewal, step.finding)
-        return await self._good(renewal, observed, observed.leaf, (secret.uid, version))
+        return self._clock()  # something else may be wanted of it too: look again
 
     async def _obtain(
         self, renewal: Renewal, observed: Observed, secret: Secret | None, step: Obtain
@@ -159,11 +172,11 @@ class Reconciler:
         if secret is not None:
             renewal = await self._tell.promise_restarts(renewal, observed.spec, step.finding)
         obtained = self._kept(renewal, observed)
+        if obtained is None and not self._may_ask(renewal, observed):
+            return None
         try:
             if obtained is None:
-                obtained = await ask(
-                    observed, step, authorities=self._authorities, require=self._require, clock=self._clock
-                )
+                obtained = await self._ask(renewal, observed, step)
             self._obtained[renewal.key] = obtained
             written = await self._write(renewal, observed, secret, obtained.issued)
         except AuthorityError as failure:
@@ -173,6 +186,24 @@ class Reconciler:
         except Rejected as failure:
             return await self._failed(renewal, observed, Reason.SECRET_NOT_WRITTEN, failure)
         return await self._good(renewal, observed, obtained.issued.chain.leaf, written, first=secret is not None)
+
+    def _may_ask(self, renewal: Renewal, observed: Observed) -> bool:
+        """Whether there is a place at the authority; if not, one that is left brings us back."""
+        urgency = observed.leaf.not_after.timestamp() if observed.leaf else 0.0
+        if self._authorities.enter(observed.authority.name, renewal.key, urgency):
+            return True
+        self._turned_away.add(renewal.key)
+        return False
+
+    async def _ask(self, renewal: Renewal, observed: Observed, step: Obtain) -> Obtained:
+        """Ask for a certificate, while other looks take our place: an authority may take its time."""
+        try:
+            async with self._aside():
+                return await ask(
+                    observed, step, authorities=self._authorities, require=self._require, clock=self._clock
+                )
+        finally:
+            self._authorities.leave(observed.authority.name, renewal.key)
 
     async def _good(
         self, renewal: Renewal, observed: Observed, leaf: Leaf, secret: tuple[str, str], *, first: bool = False
@@ -201,7 +232,7 @@ class Reconciler:
         if not isinstance(failure, Unreachable) or failure.answered:
             # Where nobody answered, the authority's recovery ends the wait; here only time does, or another wish.
             self._pauses[renewal.key] = _Pause(until=until, cause=self._cause(renewal, observed))
-        return until
+        return min(until, leaf.not_after) if leaf and good else until
 
     def _cause(self, renewal: Renewal, observed: Observed) -> tuple[object, ...]:
         """What a failed attempt rested on: another wish, certificate or authority may be tried at once."""
@@ -214,6 +245,9 @@ class Reconciler:
         if kept is None:
             return None
         issued = kept.issued
+        newer = observed.leaf is not None and observed.leaf.not_before > issued.chain.leaf.not_before
+        if newer and is_good(observed, self._clock()) is None:
+            return None  # another replica led meanwhile, and wrote it
         candidate = replace(
             observed,
             held=read_held(issued.chain.pem, dump_key(issued.key), observed.authority.bundle),

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from certrenewal.controller.cache import Renewal
 from certrenewal.domain.reasons import Reason
-from certrenewal.domain.spec import WorkloadRef
+from certrenewal.domain.rollout import Workload
 from certrenewal.kube.errors import ClusterError
 from certrenewal.kube.store import API_VERSION, Store, Subject
 
@@ -54,6 +54,12 @@ def about(renewal: Renewal) -> Subject:
     )
 
 
-def about_workload(namespace: str, ref: WorkloadRef, uid: str) -> Subject:
+def about_workload(workload: Workload) -> Subject:
     """A workload as the subject of an Event."""
-    return Subject(api_version="apps/v1", kind=ref.kind, namespace=namespace, name=ref.name, uid=uid)
+    return Subject(
+        api_version=workload.resource.api_version,
+        kind=workload.ref.kind.partition(".")[0],
+        namespace=workload.namespace,
+        name=workload.ref.name,
+        uid=workload.uid,
+    )

@@ -17,14 +17,17 @@ from datetime import UTC, datetime, timedelta
 from certrenewal import metrics
 from certrenewal.controller.cache import Cache, Key, Renewal
 from certrenewal.controller.owed import Debt, Owed, owed
+from certrenewal.controller.reloads import Abandoned, Reloads
 from certrenewal.controller.reporter import Reporter, about_workload
-from certrenewal.controller.siblings import about_to_follow, of_workload
+from certrenewal.controller.siblings import about_to_follow, of_workload, restarted_at, restarting
 from certrenewal.domain.budget import Bucket
 from certrenewal.domain.durations import format_duration
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.rollout import Workload, parse_workload
 from certrenewal.domain.spec import WorkloadRef
+from certrenewal.domain.standing import NO_SIGNALS
 from certrenewal.domain.status import timestamp
+from certrenewal.kube.client import Object
 from certrenewal.kube.errors import ClusterError, NotFound, Rejected
 from certrenewal.kube.store import Store
 
@@ -77,6 +80,7 @@ class RestartQueue:
         limits: Limits,
         poke: Callable[[Key], None],
         clock: Callable[[], datetime],
+        reloads: Reloads | None = None,
     ) -> None:
         self._cache = cache
         self._store = store
@@ -85,6 +89,7 @@ class RestartQueue:
         self._limits = limits
         self._poke = poke
         self._clock = clock
+        self._reloads = reloads
         self._cluster = Bucket(limits.per_minute)
         self._namespaces: defaultdict[str, Bucket] = defaultdict(lambda: Bucket(limits.per_minute_in_namespace))
         self._waiting: dict[_Target, _Waiting] = {}
@@ -104,7 +109,6 @@ class RestartQueue:
         if known.owed.marks != marks:
             known.changed = now
             self._wake_siblings(target)
-        self._measure()
         self._news.set()
 
     def spare(self, namespace: str, ref: WorkloadRef, secret: str) -> None:
@@ -113,8 +117,7 @@ class RestartQueue:
         if known is not None:
             known.owed = known.owed.without(secret)
             if not known.owed:
-                del self._waiting[namespace, ref]
-                self._measure()
+                self._drop((namespace, ref))
 
     def refusals(self, namespace: str) -> Mapping[WorkloadRef, str]:
         """The workloads of a namespace that the API server does not let us restart, with its words."""
@@ -128,34 +131,38 @@ class RestartQueue:
                 await slots.acquire()
                 target = await self._next()
                 if not self._leads():
-                    self._waiting.clear()  # the next leader, or our next look, finds them again
+                    self._hand_over()
                 elif (job := self._take(target)) is not None:
-                    restarts.create_task(self._attempt(target, *job)).add_done_callback(lambda _: slots.release())
-                    continue
+                    task = restarts.create_task(self._attempt(target, *job))
+                    if job[0].reload is None:  # else it waits for a kubelet, and must not hold up restarts
+                        task.add_done_callback(lambda _: slots.release())
+                        continue
                 slots.release()
 
     async def _attempt(self, target: _Target, workload: Workload, waiting: _Waiting) -> None:
         namespace, ref = target
         try:
             await self._restart(target, workload, waiting)
+        except Abandoned:
+            self._give_back(target, waiting)
         except Rejected as failure:
-            self._waiting.setdefault(target, waiting)
+            self._give_back(target, waiting)
             await self._refused(target, failure)
         except ClusterError as failure:
-            self._waiting.setdefault(target, waiting)
+            self._give_back(target, waiting)
             log.warning(
                 "restart not written", extra={"namespace": namespace, "workload": str(ref), "error": str(failure)}
             )
             self._retry_at[target] = self._clock() + RETRY
         finally:
             self._under_way.discard(target)
-            self._measure()
             self._news.set()
 
     async def _next(self) -> _Target:
         """Wait for the most urgent workload that may be restarted."""
         while True:
             self._news.clear()
+            self._measure()
             now = self._clock()
             moments: list[datetime] = []
             for target in sorted(self._waiting.keys() - self._under_way, key=self._urgency):
@@ -184,16 +191,17 @@ class RestartQueue:
             waiting.owed.opening,
             self._cooled_at(target),
             self._retry_at.get(target),
-            self._quiet_at(target, waiting),
         ]
         earliest = max((wait for wait in waits if wait), default=now)
+        if earliest <= now:  # siblings take longer to look at, and only count in the end
+            earliest = self._quiet_at(target, waiting) or now
         if earliest <= now and self._is_waited_for(target, waiting, now):
             earliest = now + GLANCE
         return min(earliest, latest)
 
     def _quiet_at(self, target: _Target, waiting: _Waiting) -> datetime | None:
         """When nobody is expected to change another Secret of this workload any more."""
-        if not waiting.owed.by_hand or len(self._certificates(target)) < 2:
+        if not waiting.owed.by_hand or len(self._siblings(target)) < 2:
             return None
         return min(waiting.changed + QUIET, waiting.since + LONGEST_WAIT)
 
@@ -204,13 +212,18 @@ class RestartQueue:
         secrets = {debt.secret for debt in waiting.owed.debts}
         return any(
             about_to_follow(self._cache, renewal, together=self._limits.together, now=now)
-            for renewal in self._certificates(target)
+            for renewal in self._siblings(target)
             if renewal.secret.name not in secrets
         )
 
     def _certificates(self, target: _Target) -> list[Renewal]:
         workload = self._cache.workload(*target)
         return list(of_workload(self._cache, workload)) if workload else []
+
+    def _siblings(self, target: _Target) -> list[Renewal]:
+        """The certificates that it is restarted for."""
+        workload = self._cache.workload(*target)
+        return list(restarting(self._cache, workload)) if workload else []
 
     def _wake_siblings(self, target: _Target) -> None:
         """Certificates that are nearly due are renewed along, so that one restart does for all."""
@@ -222,10 +235,13 @@ class RestartQueue:
     def _take(self, target: _Target) -> tuple[Workload, _Waiting] | None:
         """Take a workload and a share of the budget, where its turn has come by what objects say now."""
         waiting, workload, now = self._waiting[target], self._cache.workload(*target), self._clock()
-        waiting.owed = owed(self._cache, workload, refused={}, now=now) if workload else Owed()
+        others = {ref: words for ref, words in self.refusals(target[0]).items() if ref != target[1]}
+        waiting.owed = owed(self._cache, workload, refused=others, now=now) if workload else Owed()
         if workload is None or not waiting.owed:
-            del self._waiting[target]
+            self._drop(target)
             return None
+        if last := restarted_at(self._cache, workload):  # by the leader before us, or for another certificate
+            self._last[target] = max(last, self._last.get(target, last))
         if self._turn(target, now) > now:
             return None
         waiting.cooled_at = self._cooled_at(target)
@@ -235,28 +251,76 @@ class RestartQueue:
         self._under_way.add(target)
         return workload, waiting
 
+    def _give_back(self, target: _Target, waiting: _Waiting) -> None:
+        """It was not restarted: it waits again, and its share of the budget is there for others."""
+        self._waiting.setdefault(target, waiting)
+        for bucket in (self._cluster, self._namespaces[target[0]]):
+            bucket.give_back()
+
+    def _drop(self, target: _Target) -> None:
+        """A workload is owed nothing any more: whether we may restart it is an open question again."""
+        self._waiting.pop(target, None)
+        self._retry_at.pop(target, None)
+        if self._refusals.pop(target, None) is not None:
+            self._wake_all(target)
+        self._news.set()
+
+    def _hand_over(self) -> None:
+        """Another replica leads, or none: whoever does next finds out what is owed, and if it is us by new looks."""
+        targets = [*self._waiting]
+        self._waiting.clear()
+        self._refusals.clear()
+        for target in targets:
+            self._wake_all(target)
+
+    def _wake_all(self, target: _Target) -> None:
+        for renewal in self._certificates(target):
+            self._poke(renewal.key)
+
     async def _restart(self, target: _Target, workload: Workload, waiting: _Waiting) -> None:
-        namespace, ref = target
         try:
-            body = await self._store.mark_template(namespace, ref, workload.uid, waiting.owed.marks)
+            if workload.reload is None:
+                body = await self._store.mark_template(workload, waiting.owed.marks)
+            else:
+                body = await self._reload(target, workload, waiting)
         except NotFound:
+            self._drop(target)
             return
         now = self._last[target] = self._clock()
         self._refusals.pop(target, None)
-        metrics.RESTARTS.labels(kind=ref.kind).inc()
-        for key in self._cache.see_workload(parse_workload(ref.kind, {**body, "kind": ref.kind})):
-            self._poke(key)
+        self._retry_at.pop(target, None)
+        (metrics.RESTARTS if workload.reload is None else metrics.RELOADS).labels(kind=workload.ref.kind).inc()
+        self._cache.see_workload(
+            parse_workload(workload.ref.kind, body, workload.resource, as_reloader=workload.reloader is not None)
+        )
+        self._wake_all(target)  # even if the watch was faster than the answer: looks in between may have found more
         await self._tell(workload, waiting, now)
 
+    async def _reload(self, target: _Target, workload: Workload, waiting: _Waiting) -> Object:
+        """Have its pods take the new certificates in, then mark the workload: never its template, which restarts."""
+        marks, debts = waiting.owed.marks, waiting.owed.debts
+        if self._reloads is None:
+            raise Rejected(NO_SIGNALS)
+
+        def still() -> bool:
+            wanted = self._waiting.get(target, waiting).owed.marks
+            now = self._cache.workload(*target)
+            same = now is not None and (now.uid, now.reload) == (workload.uid, workload.reload)
+            return same and all(wanted.get(key, mark) == mark for key, mark in marks.items())
+
+        await self._reloads.bring(workload, debts, still)
+        return await self._store.mark_workload(workload, marks)
+
     async def _tell(self, workload: Workload, waiting: _Waiting, now: datetime) -> None:
-        subject = about_workload(workload.namespace, workload.ref, workload.uid)
+        subject = about_workload(workload)
         secrets = ", ".join(sorted(debt.secret for debt in waiting.owed.debts))
-        await self._reporter.tell(subject, Reason.RESTARTED, f"for the new certificate in {secrets}")
-        opening, ends = waiting.owed.opening, waiting.owed.ends
-        if opening is not None and opening > now and ends is not None:
+        reason = Reason.RESTARTED if workload.reload is None else Reason.RELOADED
+        await self._reporter.tell(subject, reason, f"for the new certificate in {secrets}")
+        opening, ends = waiting.owed.opening, [at for debt in waiting.owed.debts if (at := debt.standing.runs.until)]
+        if opening is not None and opening > now and ends:
             message = (
                 f"restarted outside its window, which opens at {timestamp(opening)}: a certificate that it ran ends at "
-                f"{timestamp(ends)}"
+                f"{timestamp(min(ends))}"
             )
             await self._reporter.tell(subject, Reason.WINDOW_MISSED, message, warning=True)
         target = workload.namespace, workload.ref
@@ -279,14 +343,15 @@ class RestartQueue:
         """The API server does not let us: told in status, and tried again in a while."""
         namespace, ref = target
         self._retry_at[target] = self._clock() + REFUSED_RETRY
-        news = self._refusals.get(target) != str(failure)
-        self._refusals[target] = str(failure)
-        if not news or (workload := self._cache.workload(namespace, ref)) is None:
+        before, words = self._refusals.get(target, ""), str(failure)
+        self._refusals[target] = words
+        if before == words or (workload := self._cache.workload(namespace, ref)) is None:
             return
-        for renewal in of_workload(self._cache, workload):
-            self._poke(renewal.key)
-        subject = about_workload(namespace, ref, workload.uid)
-        await self._reporter.tell(subject, Reason.RESTART_FAILED, str(failure), warning=True)
+        self._wake_all(target)
+        summary = words.partition("\n")[0]  # what a command of the user's printed is for status alone
+        if before.partition("\n")[0] != summary:
+            subject = about_workload(workload)
+            await self._reporter.tell(subject, Reason.RESTART_FAILED, summary, warning=True)
 
     def _measure(self) -> None:
         metrics.RESTART_QUEUE.set(len(self._waiting))

@@ -10,11 +10,27 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from certrenewal.controller.cache import Cache, Key, Renewal
+from certrenewal.domain.reasons import Reason
 from certrenewal.domain.rollout import Workload
-from certrenewal.domain.spec import Restart
-from certrenewal.domain.status import follows_sibling, is_pending, moment_of
+from certrenewal.domain.spec import InvalidSpec, Restart, parse_spec
+from certrenewal.domain.standing import excuse, widened
+from certrenewal.domain.status import condition_of, follows_sibling, is_pending, moment_of
 
 SOON = timedelta(seconds=2)
+
+# Why a certificate is not there yet that the CA was asked for; all else stands still until somebody changes something.
+_ASKED_FOR = frozenset(
+    {
+        Reason.MISSING,
+        Reason.MALFORMED,
+        Reason.KEY_MISMATCH,
+        Reason.KEY_CHANGED,
+        Reason.ISSUER_CHANGED,
+        Reason.NAMES_CHANGED,
+        Reason.DURATION_CHANGED,
+        Reason.EXPIRED,
+    }
+)
 
 
 def of_workload(cache: Cache, workload: Workload) -> Iterator[Renewal]:
@@ -24,11 +40,38 @@ def of_workload(cache: Cache, workload: Workload) -> Iterator[Renewal]:
             yield cache.renewals[key]
 
 
+def restarting(cache: Cache, workload: Workload) -> Iterator[Renewal]:
+    """Those of them that this workload is restarted for."""
+    for renewal in of_workload(cache, workload):
+        try:
+            spec = parse_spec(renewal.key.name, {"restart": renewal.spec.get("restart")})
+        except InvalidSpec:
+            continue
+        restart = widened(spec.restart, cache.dependents(renewal.secret))
+        if excuse(workload, renewal.secret.name, restart) is None:
+            yield renewal
+
+
+def restarted_at(cache: Cache, workload: Workload) -> datetime | None:
+    """When the workload was last restarted for any of its certificates, as far as their statuses tell."""
+    moments = [
+        moment_of(entry.get("restartedAt"))
+        for renewal in of_workload(cache, workload)
+        for entry in renewal.status.get("workloads") or ()
+        if (entry["kind"], entry["name"]) == (workload.ref.kind, workload.ref.name)
+    ]
+    return max(filter(None, moments), default=None)
+
+
 def companion(cache: Cache, renewal: Renewal, restart: Restart) -> str | None:
     """A workload that uses the Secret and waits for its restart for another certificate."""
-    for workload in cache.dependents(renewal.secret):
-        if workload.opted_out or not restart.covers(workload.ref):
+    workloads = cache.dependents(renewal.secret)
+    restart = widened(restart, workloads)
+    for workload in workloads:
+        if excuse(workload, renewal.secret.name, restart) is not None:
             continue
+        if is_pending(renewal.status, workload.ref):
+            continue  # it is about to take in this one too: renewed again, the two would chase each other
         for other in of_workload(cache, workload):
             if other.key != renewal.key and is_pending(other.status, workload.ref):
                 return str(workload.ref)
@@ -42,6 +85,8 @@ def about_to_follow(cache: Cache, renewal: Renewal, *, together: float, now: dat
         return False
     if "conditions" not in status or status.get("observedGeneration") != renewal.generation:
         return True  # nobody has looked at it yet, as it is now
+    if (ready := condition_of(status, "Ready")).get("status") == "False":
+        return ready.get("reason") in _ASKED_FOR
     if cache.renew_now(renewal) not in ("", status.get("renewNow")):
         return True
     due = moment_of(status.get("renewalTime"))

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from certrenewal import metrics
 from certrenewal.controller.cache import Cache, Key, Renewal, parse_renewal
@@ -18,10 +18,11 @@ from certrenewal.domain.certificate import Chain, Leaf, fingerprint
 from certrenewal.domain.decision import Finding
 from certrenewal.domain.observed import Observed
 from certrenewal.domain.reasons import Reason
-from certrenewal.domain.rollout import State
+from certrenewal.domain.rollout import State, Workload, mark
 from certrenewal.domain.routes import Route
+from certrenewal.domain.serving import SERVING, Question, is_answered, is_told, not_yet, question_of
 from certrenewal.domain.spec import Spec, WorkloadRef
-from certrenewal.domain.standing import Current, next_change, rolled_out, stand
+from certrenewal.domain.standing import Current, excuse, next_change, rolled_out, stand, widened
 from certrenewal.domain.status import (
     Condition,
     Recorded,
@@ -37,6 +38,7 @@ from certrenewal.domain.status import (
     with_failure,
     with_renewal,
     with_workloads,
+    without_condition,
     without_failure,
 )
 from certrenewal.domain.validity import doubts
@@ -57,6 +59,16 @@ class Restarts(Protocol):
         """The workloads that the API server does not let us restart, with its words."""
 
 
+class Servers(Protocol):
+    """Who asks servers which certificate they show."""
+
+    def want(self, key: Key, question: Question) -> Condition | None:
+        """Ask this, unless it is being asked already; the answer so far."""
+
+    def spare(self, key: Key) -> None:
+        """Nothing is to be asked about this certificate any more, or not now."""
+
+
 class Teller:
     """Writes statuses and Events. Each method returns when to look again, None where only news can change anything."""
 
@@ -69,10 +81,16 @@ class Teller:
         reporter: Reporter,
         require: Callable[[], None],
         clock: Callable[[], datetime],
+        servers: Servers | None = None,
+        hurry: Callable[[Workload, str, str], None] | None = None,
+        may_signal: bool = True,
     ) -> None:
         self._cache = cache
         self._store = store
         self._restarts = restarts
+        self._servers = servers
+        self._hurry = hurry
+        self._may_signal = may_signal
         self._reporter = reporter
         self._require = require
         self._clock = clock
@@ -121,6 +139,8 @@ class Teller:
         )
         status = self._with(renewal, {**status, "observedSecret": seen}, ready)
         due = await self.settle(renewal, status, observed.spec, first=first)
+        if obtained is not None:
+            self._hurry_along(renewal, observed.spec, leaf)
         await self._announce(renewal, recorded, leaf, obtained)
         if leaf.fingerprint != recorded.fingerprint:
             for warning in doubts(chain, asked=duration, plan=plan):
@@ -130,11 +150,14 @@ class Teller:
     async def settle(self, renewal: Renewal, status: Status, spec: Spec, *, first: bool = False) -> datetime | None:
         """Bring the workloads into ``status``, write it, and queue those that are owed a restart."""
         now = self._clock()
-        current = current_of(status, spec, refused=self._restarts.refusals(renewal.key.namespace), first=first)
+        refused = self._restarts.refusals(renewal.key.namespace)
+        current = current_of(status, spec, refused=refused, first=first, may_signal=self._may_signal)
         dependents = self._cache.dependents(renewal.secret)
         standings = stand(dependents, current, read_recorded(renewal.status), now)
         status = self._with(renewal, with_workloads(status, standings), rolled_out(standings))
-        before = condition_of(renewal.status, "RolledOut")
+        if self._servers is not None:
+            status = self._with_serving(renewal, status, spec, self._servers)
+        before, served = condition_of(renewal.status, "RolledOut"), condition_of(renewal.status, SERVING)
         renewal = await self._publish(renewal, status)
         self._queue(renewal, standings, current)
         after = condition_of(status, "RolledOut")
@@ -143,8 +166,43 @@ class Teller:
                 await self._reporter.tell(about(renewal), Reason.ROLLED_OUT, after["message"])
             if after["reason"] == Reason.RESTART_FAILED:
                 await self._reporter.tell(about(renewal), Reason.RESTART_FAILED, after["message"], warning=True)
+        await self._tell_serving(renewal, served, condition_of(status, SERVING))
         moments = (moment_of(status.get("renewalTime")), next_change(standings, now))
         return min(filter(None, moments), default=None)
+
+    def _hurry_along(self, renewal: Renewal, spec: Spec, leaf: Leaf) -> None:
+        """Have the kubelet bring a new certificate soon to those that nobody restarts."""
+        if self._hurry is not None:
+            workloads = self._cache.dependents(renewal.secret)
+            restart = widened(spec.restart, workloads)
+            for workload in workloads:
+                if workload.through is None and excuse(workload, spec.secret_name, restart) is not None:
+                    self._hurry(workload, spec.secret_name, mark(leaf.fingerprint))
+
+    def _with_serving(self, renewal: Renewal, status: Status, spec: Spec, servers: Servers) -> Status:
+        """The status with what the servers show, who are asked once the rollout is complete and until all show it."""
+        generation = renewal.generation
+        question = question_of(status, spec.verify, uid=renewal.uid, generation=generation) if spec.verify else None
+        if question is None:
+            servers.spare(renewal.key)
+            return without_condition(status, SERVING)
+        complete = condition_of(status, "RolledOut").get("status") == "True"
+        if complete and not is_answered(renewal.status, question):
+            verdict = servers.want(renewal.key, question)
+            if verdict is not None:
+                return self._with(renewal, status, verdict)
+        else:
+            servers.spare(renewal.key)
+        return status if is_told(renewal.status, question) else self._with(renewal, status, not_yet())
+
+    async def _tell_serving(self, renewal: Renewal, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        """One Event when it turns out not to be served, and one when that is over."""
+        if before.get("status") == after.get("status"):
+            return
+        if after.get("status") == "False":
+            await self._reporter.tell(about(renewal), Reason(after["reason"]), after["message"], warning=True)
+        if after.get("status") == "True" and before.get("status") == "False":
+            await self._reporter.tell(about(renewal), Reason.SERVING, after["message"])
 
     def _queue(self, renewal: Renewal, standings: Iterable[Standing], current: Current) -> None:
         for standing in standings:
@@ -202,6 +260,8 @@ class Teller:
 
     def forget(self, key: Key) -> None:
         """The CertRenewal is gone, and so are its metrics."""
+        if self._servers is not None:
+            self._servers.spare(key)
         for gauge in (metrics.CERTIFICATE_READY, metrics.CERTIFICATE_EXPIRY):
             with contextlib.suppress(KeyError):
                 gauge.remove(key.namespace, key.name)
@@ -236,8 +296,11 @@ class Teller:
 
     async def _publish(self, renewal: Renewal, status: Status) -> Renewal:
         """Write what changed of a status, and remember it."""
-        patch = difference(renewal.status, {**status, "secretName": renewal.secret.name})
-        if patch:
+        wanted = {**status, "secretName": renewal.secret.name}
+        for _ in range(2):  # the first answer may show what the watch has not: a write of ours whose answer got lost
+            patch = difference(renewal.status, wanted)
+            if not patch:
+                break
             self._require()
             try:
                 body = await self._store.write_status(renewal.key.namespace, renewal.key.name, renewal.uid, patch)

@@ -12,6 +12,7 @@ KEY_ROTATION = PREFIX + "key-rotation"
 DATA_KEYS = PREFIX + "data-keys"
 RESTART = PREFIX + "restart"
 RESTART_WINDOW = PREFIX + "restart-window"
+VERIFY = PREFIX + "verify"
 RENEW_NOW = PREFIX + "renew-now"
 
 # Read by later releases: refused rather than ignored, so that nobody waits for a file that never comes.
@@ -22,7 +23,20 @@ PING_URL = PREFIX + "ping-url"
 TOKEN = PREFIX + "token"
 
 ON_SECRETS = frozenset(
-    {RENEW, AUTHORITY, NAMES, DURATION, RENEW_BEFORE, KEY, KEY_ROTATION, DATA_KEYS, RESTART, RESTART_WINDOW, RENEW_NOW}
+    {
+        RENEW,
+        AUTHORITY,
+        NAMES,
+        DURATION,
+        RENEW_BEFORE,
+        KEY,
+        KEY_ROTATION,
+        DATA_KEYS,
+        RESTART,
+        RESTART_WINDOW,
+        VERIFY,
+        RENEW_NOW,
+    }
 )
 UNSUPPORTED = frozenset({FORMATS, PKCS12_PASSWORD_SECRET, REVOKE, PING_URL, TOKEN})
 
@@ -30,7 +44,14 @@ UNSUPPORTED = frozenset({FORMATS, PKCS12_PASSWORD_SECRET, REVOKE, PING_URL, TOKE
 RESTART_ORDER = PREFIX + "restart-order"
 RESTART_CANARY = PREFIX + "restart-canary"
 
-ON_WORKLOADS = frozenset({RESTART, RESTART_WINDOW, RESTART_ORDER, RESTART_CANARY})
+RELOAD_SIGNAL = PREFIX + "reload-signal"
+RELOAD_CONTAINER = PREFIX + "reload-container"
+RELOAD_COMMAND = PREFIX + "reload-command"
+
+ON_WORKLOADS = frozenset(
+    {RESTART, RESTART_WINDOW, RESTART_ORDER, RESTART_CANARY, RELOAD_SIGNAL, RELOAD_CONTAINER, RELOAD_COMMAND}
+)
 
 # On pod templates the operator marks the certificate that the workload runs; the name part is the Secret's name.
+# A workload that reloads without a restart carries the mark itself, and so do pods whose files were hurried along.
 MARK_PREFIX = "certificate.certrenewal.dev/"

@@ -20,4 +20,10 @@ class Bucket:
 
     def take(self, now: datetime) -> None:
         """Let one through."""
-        self._full_at = max(now, self._full_at or now) + self._interval
+        if self._interval:
+            self._full_at = max(now, self._full_at or now) + self._interval
+
+    def give_back(self) -> None:
+        """The one that was let through did not go."""
+        if self._full_at:
+            self._full_at -= self._interval

@@ -128,6 +128,15 @@ def load_certificates(pem: bytes) -> list[x509.Certificate]:
             raise Malformed("no readable PEM certificate") from None
 
 
+def serial_of(der: bytes) -> str | None:
+    """The serial of a certificate in DER, in decimal; None where it cannot be read."""
+    try:
+        with _without_complaints():
+            return str(x509.load_der_x509_certificate(der).serial_number)
+    except Exception:  # noqa: BLE001 - as in parse_chain
+        return None
+
+
 @contextmanager
 def _without_complaints() -> Iterator[None]:
     """Names and serials that cryptography merely dislikes, a long common name say, are the issuer's business."""

@@ -277,8 +277,15 @@ def cannot_sign(observed: Observed, now: datetime) -> Finding | None:
         return None
     return Finding(
         Reason.AUTHORITY_NOT_READY,
-        f"{need.message}: that takes a new certificate, and CertAuthority {observed.authority.name} has no "
-        "spec.provisioner, so it can only renew: name one, or put a valid certificate into the Secret",
+        f"{need.message}: {renew_only(observed.authority.name)}",
+    )
+
+
+def renew_only(authority: str) -> str:
+    """What an authority without a provisioner cannot do, and what would help."""
+    return (
+        f"that takes a new certificate, and CertAuthority {authority} has no spec.provisioner, so it can only renew: "
+        "name one, or put a valid certificate into the Secret"
     )
 
 

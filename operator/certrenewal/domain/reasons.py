@@ -12,6 +12,7 @@ class Reason(StrEnum):
     ADOPTED = "Adopted"
     REPAIRED = "Repaired"
     RESTARTED = "Restarted"
+    RELOADED = "Reloaded"
     ROLLED_OUT = "RolledOut"
     NOTHING_TO_RESTART = "NothingToRestart"
     READY = "Ready"
@@ -54,6 +55,12 @@ class Reason(StrEnum):
     RESTART_FAILED = "RestartFailed"
     RESTART_DELAYED = "RestartDelayed"
     WINDOW_MISSED = "WindowMissed"
+
+    # What servers show.
+    SERVING = "Serving"
+    SERVING_OTHER = "ServingOther"
+    NOT_SERVING = "NotServing"
+    SERVING_UNKNOWN = "ServingUnknown"
 
     # Why a CertAuthority is not ready.
     FINGERPRINT_MISMATCH = "FingerprintMismatch"

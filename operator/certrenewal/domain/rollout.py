@@ -1,8 +1,9 @@
-"""Who runs a certificate, with which mark, and is the rollout of it complete?
+"""Who runs a certificate, and with which mark?
 
 A workload depends on a Secret that a volume, container or init container of its pod template names. The operator
 restarts it by writing the certificate's fingerprint into an annotation of the template: the same certificate
-written twice is no second restart, whoever dies in between.
+written twice is no second restart, whoever dies in between. A workload that reloads on a signal carries that annotation
+itself, as a template that changes is a restart.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from certrenewal.domain import annotation
+from certrenewal.domain.kinds import BUILT_IN, NOT_RESTARTED, Owner, Resource, is_over, owner_of, template_of
+from certrenewal.domain.progress import read_progress
+from certrenewal.domain.reload import Consumption, Reload, parse_consumption, parse_reload
 from certrenewal.domain.spec import WorkloadRef
+from certrenewal.domain.stakater import Reloader, read_reloader
 from certrenewal.domain.window import Window, parse_window
 
 MARK_LENGTH = 16
@@ -44,10 +49,11 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What a Deployment, StatefulSet or DaemonSet says of itself."""
+    """What an object with a pod template says of itself."""
 
     namespace: str
     ref: WorkloadRef
+    resource: Resource
     uid: str
     secrets: frozenset[str]
     marks: Mapping[str, str]
@@ -58,10 +64,30 @@ class Workload:
     complete: bool
     waits: str | None  # for somebody to let the rollout go on
     failed: str | None
+    reload: Reload | None = None  # how it takes new files in without a restart
+    consumption: Consumption = field(default_factory=Consumption)
+    has_template: bool = True
+    owner: Owner | None = None
+    through: WorkloadRef | None = None  # the owner that is restarted in its place
+    reloader: Reloader | None = None  # None: nobody asks for what Reloader would do
+
+    @property
+    def can_be_restarted(self) -> bool:
+        """Whether there is a template to write a mark into, for pods that run on."""
+        return self.has_template and self.ref.kind not in NOT_RESTARTED
+
+    @property
+    def leans_on_owner(self) -> bool:
+        """Whether its owner is to be restarted in its place: it would undo what is written into the template."""
+        return self.can_be_restarted and not self.opted_out and self.fault is None and self.reload is None
 
     def mark_of(self, secret: str) -> str | None:
-        """The fingerprint that the pod template is marked with for ``secret``."""
+        """The fingerprint of the certificate in ``secret`` that the workload was brought to."""
         return self.marks.get(mark_key(secret))
+
+    def needs_restart(self, secret: str, keys: frozenset[str]) -> str | None:
+        """Why new values under these keys of the Secret need a restart, None where they do not."""
+        return self.consumption.needs_restart(secret, keys)
 
 
 def mark(fingerprint: str) -> str:
@@ -76,41 +102,53 @@ def mark_key(secret: str) -> str:
     return annotation.MARK_PREFIX + secret
 
 
-def parse_workload(kind: str, body: Mapping[str, Any]) -> Workload:
-    """Read a workload as the API server gives it."""
+def parse_workload(
+    kind: str, body: Mapping[str, Any], resource: Resource | None = None, *, as_reloader: bool = False
+) -> Workload:
+    """Read a workload as the API server gives it; ``as_reloader``: it is restarted where Reloader would."""
     metadata = body["metadata"]
-    template = body["spec"].get("template") or {}
-    marks = (template.get("metadata") or {}).get("annotations") or {}
+    resource = resource or BUILT_IN[kind]
+    template = template_of(kind, body)
+    pod = template.get("spec") or {}
     own = metadata.get("annotations") or {}
-    fault, wish = _wish(own)
+    fault, wish = _wish(own, pod)
+    progress = read_progress(kind, resource.group, body)
+    marks = own if wish["reload"] else (template.get("metadata") or {}).get("annotations") or {}
     return Workload(
         namespace=metadata["namespace"],
         ref=WorkloadRef(kind, metadata["name"]),
+        resource=resource,
         uid=metadata["uid"],
-        secrets=frozenset(_secrets(template.get("spec") or {})),
+        secrets=frozenset() if is_over(kind, body) else frozenset(_secrets(pod)),
         marks={key: value for key, value in marks.items() if key.startswith(annotation.MARK_PREFIX)},
         **wish,
         fault=fault,
-        complete=_is_complete(kind, body),
-        waits=_waits(body),
-        failed=_failed(body),
+        complete=progress.complete,
+        waits=progress.waits,
+        failed=progress.failed,
+        consumption=parse_consumption(body["spec"].get("selector") or {}, pod),
+        has_template=bool(template),
+        owner=owner_of(metadata),
+        reloader=read_reloader(own, template) if as_reloader else None,
     )
 
 
-def _wish(own: Mapping[str, str]) -> tuple[str | None, dict[str, Any]]:
+def _wish(own: Mapping[str, str], pod: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
     """What the annotations ask for, and why it cannot be read, where it cannot."""
     try:
         _known(own)
+        mode = _word(own, annotation.RESTART, ("Auto", "Never", "Signal"), "Auto")
         wish = {
-            "opted_out": _word(own, annotation.RESTART, {"Auto": False, "Never": True}, "Auto"),
+            "opted_out": mode == "Never",
             "turn": Turn(
-                follows=not _word(own, annotation.RESTART_CANARY, {"true": True, "false": False}, "false"),
+                follows=_word(own, annotation.RESTART_CANARY, ("true", "false"), "false") == "false",
                 order=_number(own, annotation.RESTART_ORDER),
             ),
             "window": _window(own),
+            "reload": parse_reload(own, pod) if mode == "Signal" else None,
         }
     except ValueError as refusal:
-        return str(refusal), {"opted_out": False, "turn": _ANY_TURN, "window": None}
+        return str(refusal), {"opted_out": False, "turn": _ANY_TURN, "window": None, "reload": None}
     return None, wish
 
 
@@ -124,12 +162,12 @@ def _known(own: Mapping[str, str]) -> None:
 _ANY_TURN = Turn(follows=True, order=0)
 
 
-def _word(own: Mapping[str, str], key: str, words: Mapping[str, bool], default: str) -> bool:
+def _word(own: Mapping[str, str], key: str, words: tuple[str, ...], default: str) -> str:
     text = own.get(key, default)
     if text not in words:
-        choice = " or ".join(f'"{word}"' for word in words)
-        raise ValueError(f"annotation {key}: {text!r} cannot be read: write {choice}")
-    return words[text]
+        *others, last = (f'"{word}"' for word in words)
+        raise ValueError(f"annotation {key}: {text!r} cannot be read: write {', '.join(others)} or {last}")
+    return text
 
 
 def _number(own: Mapping[str, str], key: str) -> int:
@@ -177,42 +215,3 @@ def _secrets_of_volume(volume: Mapping[str, Any]) -> Iterator[str]:
         for reference in ("secretRef", "nodePublishSecretRef"):
             if name := (source.get(reference) or {}).get("name"):
                 yield name
-
-
-def _is_complete(kind: str, body: Mapping[str, Any]) -> bool:
-    """As `kubectl rollout status` judges, and every replica available."""
-    spec, status = body["spec"], body.get("status") or {}
-    if status.get("observedGeneration", 0) < body["metadata"].get("generation", 0):
-        return False
-    if kind == "DaemonSet":
-        wanted = status.get("desiredNumberScheduled", 0)
-        return bool(status.get("updatedNumberScheduled", 0) >= wanted and status.get("numberAvailable", 0) >= wanted)
-    wanted = spec.get("replicas", 1)
-    complete = (
-        status.get("updatedReplicas", 0) >= wanted
-        and status.get("availableReplicas", 0) >= wanted
-        and status.get("replicas", 0) <= wanted
-    )
-    on_delete = (spec.get("updateStrategy") or {}).get("type") == "OnDelete"
-    if kind == "StatefulSet" and wanted and not on_delete:  # its controller never moves currentRevision on OnDelete
-        return bool(complete and status.get("currentRevision") == status.get("updateRevision"))
-    return bool(complete)
-
-
-def _waits(body: Mapping[str, Any]) -> str | None:
-    if body["spec"].get("paused"):
-        return "the Deployment is paused: resume it to let the new certificate in"
-    if (body["spec"].get("updateStrategy") or {}).get("type") == "OnDelete":
-        return "its update strategy is OnDelete: delete its pods to let the new certificate in"
-    partition = ((body["spec"].get("updateStrategy") or {}).get("rollingUpdate") or {}).get("partition") or 0
-    if partition:
-        kept = min(partition, body["spec"].get("replicas", 1))
-        return f"its partition {partition} keeps {kept} pods as they are: lower it to let the new certificate in"
-    return None
-
-
-def _failed(body: Mapping[str, Any]) -> str | None:
-    for condition in (body.get("status") or {}).get("conditions") or ():
-        if condition.get("type") == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
-            return str(condition.get("message") or "it does not progress")
-    return None

@@ -20,7 +20,12 @@ LONGEST_NAME = 1024
 
 _DATA_KEY = re.compile(r"(?!\.\.)(?!\.$)[-._a-zA-Z0-9]{1,253}")
 _OBJECT_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_WORKLOAD = re.compile(r"(Deployment|StatefulSet|DaemonSet)/([a-z0-9]([-a-z0-9.]*[a-z0-9])?)")
+_PORT = re.compile(r"[0-9]{1,5}")
+_VERIFY_REMEDY = "write a port from 1 to 65535, or a Service and a port such as web.shop.svc:8443"
+_WORKLOAD = re.compile(
+    r"(?!(Pod|Job|CronJob|ReplicaSet)/)"  # never restarted
+    r"(?P<kind>[A-Z][A-Za-z0-9]{0,62}(\.[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?)/(?P<name>[a-z0-9]([-a-z0-9.]*[a-z0-9])?)"
+)
 
 
 class InvalidSpec(ValueError):
@@ -71,6 +76,14 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verify:
+    """Where the certificate is to be seen: a port of a Service; without ``host`` the one that the certificate names."""
+
+    port: int
+    host: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """One CertRenewal.spec; ``names`` is empty where those of the present certificate are meant."""
 
@@ -84,6 +97,7 @@ class Spec:
     data_keys: DataKeys = field(default_factory=DataKeys)
     restart: Restart = field(default_factory=Restart)
     restart_window: Window | None = None
+    verify: Verify | None = None
 
 
 def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
@@ -100,6 +114,7 @@ def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
         data_keys=_read(spec, "spec.dataKeys", "dataKeys", DataKeys(), _data_keys),
         restart=_read(spec, "spec.restart", "restart", Restart(), _restart),
         restart_window=_read(spec, "spec.restartWindow", "restartWindow", None, parse_window),
+        verify=_read(spec, "spec.verify", "verify", None, _verify),
     )
     if read.duration and isinstance(read.renew_before, timedelta) and read.renew_before >= read.duration:
         remedy = "write less than spec.duration, or a share of the lifetime such as 33%"
@@ -180,6 +195,13 @@ def _assignments(text: str) -> dict[str, str]:
     return assigned
 
 
+def _host_and_port(text: str) -> dict[str, Any]:
+    host, colon, port = text.rpartition(":")
+    if not _PORT.fullmatch(port):
+        raise ValueError(_VERIFY_REMEDY)
+    return {"port": int(port), **({"host": host} if colon else {})}
+
+
 _SHORT_FORMS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     annotation.AUTHORITY: (("authority",), str),
     annotation.NAMES: (("names",), _comma_list),
@@ -190,6 +212,7 @@ _SHORT_FORMS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     annotation.DATA_KEYS: (("dataKeys",), _assignments),
     annotation.RESTART: (("restart",), str),
     annotation.RESTART_WINDOW: (("restartWindow",), str),
+    annotation.VERIFY: (("verify",), _host_and_port),
 }
 
 
@@ -255,7 +278,16 @@ def _restart(value: str) -> Restart:
     if value in ("Auto", "Never"):
         return Restart(value)
     matches = [_WORKLOAD.fullmatch(item) for item in _comma_list(value)]
-    listed = frozenset(WorkloadRef(match[1], match[2]) for match in matches if match)
+    listed = frozenset(WorkloadRef(match["kind"], match["name"]) for match in matches if match)
     if not all(matches):
         raise ValueError("write Auto, Never, or a list such as Deployment/web,StatefulSet/db")
     return Restart("Listed", listed)
+
+
+def _verify(value: Mapping[str, Any]) -> Verify:
+    port, host = value.get("port"), value.get("host")
+    if not isinstance(port, int) or not 0 < port < 65536:
+        raise ValueError(_VERIFY_REMEDY)
+    if host is not None and not _OBJECT_NAME.fullmatch(host):
+        raise ValueError(_VERIFY_REMEDY)
+    return Verify(port=port, host=host)

@@ -12,16 +12,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from certrenewal.domain import annotation
 from certrenewal.domain.durations import format_duration
+from certrenewal.domain.kinds import NOT_RESTARTED
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.rollout import State, Workload, mark
-from certrenewal.domain.spec import Restart, WorkloadRef
+from certrenewal.domain.spec import DataKeys, Restart, WorkloadRef
 from certrenewal.domain.status import Condition, Ran, Recorded, Standing, timestamp
 from certrenewal.domain.window import Window
 
 # As long as a Deployment takes by default to call a rollout failed; other kinds never say so themselves.
 PATIENCE = timedelta(minutes=10)
 LONGEST_MARGIN = timedelta(hours=1)
+NO_SIGNALS = (
+    f'{annotation.RESTART}: "Signal" needs the right to run commands in pods: set restarts.signal: true in the values '
+    f'of the operator\'s chart, or write "Auto" to have it restarted'
+)
+LONGEST_WORDS = 500  # of one workload: a message that is too long would keep the whole status from being written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +42,14 @@ class Current:
     window: Window | None = None
     first: bool = False  # the first one that this Secret holds: a workload of which nothing is known began without
     refused: Mapping[WorkloadRef, str] = field(default_factory=dict)  # restarts that the API server does not allow
+    keys: DataKeys = field(default_factory=DataKeys)
+    may_signal: bool = True  # whether we have the right to run what makes a workload reload
 
 
 def stand(workloads: Iterable[Workload], current: Current, recorded: Recorded, now: datetime) -> tuple[Standing, ...]:
     """How each dependent workload stands towards the certificate."""
     known = list(workloads)
+    current = replace(current, restart=widened(current.restart, known))
     standings = [_stand(workload, current, recorded, now) for workload in known]
     turns = {workload.ref: workload for workload in known}
     return tuple(
@@ -49,19 +59,61 @@ def stand(workloads: Iterable[Workload], current: Current, recorded: Recorded, n
 
 
 def _stand(workload: Workload, current: Current, recorded: Recorded, now: datetime) -> Standing:
-    if workload.opted_out or not current.restart.covers(workload.ref):
+    words = excuse(workload, current.secret, current.restart)
+    if words is not None:
         # It sees to itself, or nobody wants it restarted: it is owed nothing, later neither.
-        return Standing(ref=workload.ref, state=State.SKIPPED, runs=current.runs)
+        hint = _hint(workload, current) if workload.opted_out else ""
+        return Standing(ref=workload.ref, state=State.SKIPPED, runs=current.runs, message=words or hint)
     runs = _runs(workload, current, recorded, now)
-    if fault := workload.fault or current.refused.get(workload.ref):
-        return Standing(ref=workload.ref, state=State.FAILED, runs=runs, message=fault)
-    if runs.fingerprint != current.runs.fingerprint or not runs.fingerprint:
+    waits = runs.fingerprint != current.runs.fingerprint or not runs.fingerprint
+    refusal = current.refused.get(workload.ref) if waits else None
+    if fault := _fault(workload, current) or refusal:
+        return Standing(ref=workload.ref, state=State.FAILED, runs=runs, message=_short(fault))
+    if waits:
         return Standing(ref=workload.ref, state=State.PENDING, runs=runs)
     if failed := workload.failed or _overdue(workload, runs, now):
-        return Standing(ref=workload.ref, state=State.FAILED, runs=runs, message=failed)
+        return Standing(ref=workload.ref, state=State.FAILED, runs=runs, message=_short(failed))
     if not workload.complete:
         return Standing(ref=workload.ref, state=State.RESTARTING, runs=runs, message=workload.waits or "")
     return Standing(ref=workload.ref, state=State.HEALTHY, runs=runs)
+
+
+def excuse(workload: Workload, secret: str, restart: Restart) -> str | None:
+    """Why a workload is not to be restarted for a Secret, empty where that needs no words; None where it is."""
+    if workload.ref.kind in NOT_RESTARTED:
+        return NOT_RESTARTED[workload.ref.kind]
+    if workload.opted_out or not restart.covers(workload.through or workload.ref):
+        return ""
+    if workload.through is not None:
+        return f"restarted through {workload.through}"
+    return workload.reloader.objection_to(secret) if workload.reloader else None
+
+
+def widened(restart: Restart, workloads: Iterable[Workload]) -> Restart:
+    """Who lists a workload means the owner that is restarted in its place."""
+    if not restart.listed:
+        return restart
+    owners = {workload.through for workload in workloads if workload.through and restart.covers(workload.ref)}
+    return replace(restart, listed=restart.listed | owners)
+
+
+def _hint(workload: Workload, current: Current) -> str:
+    """Why a workload that nobody restarts goes on with an old certificate."""
+    why = workload.needs_restart(current.secret, _written(current.keys))
+    return f"{why}, which only a restart renews" if why else ""
+
+
+def _fault(workload: Workload, current: Current) -> str | None:
+    """Why a workload can neither be restarted nor told of new files, as far as its own words go."""
+    if workload.fault is not None or workload.reload is None:
+        return workload.fault
+    if why := workload.needs_restart(current.secret, _written(current.keys)):
+        return f'{why}, which no signal renews: write {annotation.RESTART}: "Auto" to have it restarted'
+    return None if current.may_signal else NO_SIGNALS
+
+
+def _written(keys: DataKeys) -> frozenset[str]:
+    return frozenset({keys.crt, keys.key, keys.ca})
 
 
 def _runs(workload: Workload, current: Current, recorded: Recorded, now: datetime) -> Ran:
@@ -77,9 +129,18 @@ def _runs(workload: Workload, current: Current, recorded: Recorded, now: datetim
 
 def _overdue(workload: Workload, runs: Ran, now: datetime) -> str | None:
     """A rollout that takes too long, where nobody is awaited and the workload has no deadline of its own."""
-    if workload.complete or workload.waits or runs.since is None or now < runs.since + PATIENCE:
+    if workload.ref.kind in _HAVE_DEADLINES or workload.complete or workload.waits:
+        return None
+    if runs.since is None or now < runs.since + PATIENCE:
         return None
     return f"not complete {format_duration(PATIENCE)} after its restart"
+
+
+_HAVE_DEADLINES = frozenset({"Deployment", "Rollout"})
+
+
+def _short(words: str) -> str:
+    return words if len(words) <= LONGEST_WORDS else f"{words[: LONGEST_WORDS - 1]}…"
 
 
 def _queued(
@@ -95,9 +156,12 @@ def _queued(
     before = [
         other
         for other in standings
-        if workloads[other.ref].turn < workload.turn and other.state not in (State.SKIPPED, State.HEALTHY)
+        if workloads[other.ref].turn < workload.turn
+        and other.state not in (State.SKIPPED, State.HEALTHY)
+        and not (_is_untried(other, workloads[other.ref], current) and workloads[other.ref].turn.follows)
     ]
-    if failed := next((other for other in before if other.state is State.FAILED), None):
+    tried = [other for other in before if not _is_untried(other, workloads[other.ref], current)]
+    if failed := next((other for other in tried if other.state is State.FAILED), None):
         words = f"held back, as {failed.ref} ({workloads[failed.ref].turn}) failed"
         return replace(standing, message=words, held=True, must_by=None)
     if before:
@@ -108,6 +172,13 @@ def _queued(
     if opening <= now:
         return standing
     return replace(standing, message=f"its window opens at {timestamp(opening)}", not_before=opening)
+
+
+def _is_untried(standing: Standing, workload: Workload, current: Current) -> bool:
+    """Failed, but not by a rollout: who cannot be restarted holds no later wave, only a canary does while it can."""
+    return standing.state is State.FAILED and (
+        _fault(workload, current) is not None or standing.runs.fingerprint != current.runs.fingerprint
+    )
 
 
 def _must_by(runs: Ran, current: Current) -> datetime | None:
@@ -141,7 +212,7 @@ def rolled_out(standings: tuple[Standing, ...]) -> Condition:
         return condition("True", Reason.NOTHING_TO_RESTART, "no workload that is to be restarted uses the Secret")
     for state, reason, words in _UNFINISHED:
         if waiting := [s for s in counted if s.state is state]:
-            names = ", ".join(f"{s.ref}{f' ({s.message})' if s.message else ''}" for s in waiting[:5])
+            names = ", ".join(f"{s.ref}{f' ({s.summary})' if s.message else ''}" for s in waiting[:5])
             more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""
             return condition("False", reason, f"{words}: {names}{more}")
     return condition("True", Reason.ROLLED_OUT, f"the certificate runs in {len(counted)} of {len(counted)} workloads")

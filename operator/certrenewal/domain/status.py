@@ -61,6 +61,12 @@ def with_condition(status: Status, condition: Condition, *, generation: int, now
     return {**status, "conditions": conditions, "observedGeneration": generation}
 
 
+def without_condition(status: Status, kind: str) -> Status:
+    """The status without the condition of that type."""
+    kept = [c for c in status.get("conditions") or () if c["type"] != kind]
+    return {**status, "conditions": kept} if "conditions" in status else status
+
+
 def condition_of(status: Status, kind: str) -> Mapping[str, Any]:
     """The condition of that type, empty where there is none."""
     return next((c for c in status.get("conditions") or () if c["type"] == kind), {})
@@ -150,6 +156,11 @@ class Standing:
     held: bool = False  # by a wave before it
     not_before: datetime | None = None  # of its window
     must_by: datetime | None = None  # whatever budget, window and waves before it say
+
+    @property
+    def summary(self) -> str:
+        """The message without what a command of the user's printed, which follows in further lines."""
+        return self.message.partition("\n")[0]
 
 
 def with_workloads(status: Status, standings: Iterable[Standing]) -> Status:

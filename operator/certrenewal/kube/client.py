@@ -13,7 +13,7 @@ from kubernetes.aio import client as kubernetes
 from kubernetes.aio import config as kubeconfig
 
 from certrenewal import metrics
-from certrenewal.kube.errors import ClusterError, Conflict, NotFound, Rejected, Unavailable
+from certrenewal.kube.errors import ClusterError, Conflict, Forbidden, NotFound, Rejected, Unavailable
 
 # Below the time that a leader trusts its Lease: a write that is under way when the Lease is lost ends with it.
 TIMEOUT = aiohttp.ClientTimeout(total=8, sock_connect=5)
@@ -22,6 +22,8 @@ CONNECTIONS = 32
 JSON: Final = "application/json"
 MERGE: Final = "application/merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
+METADATA: Final = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST: Final = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 Object = dict[str, Any]
 Configuration = kubernetes.Configuration
@@ -64,8 +66,33 @@ class Client:
         timeout: aiohttp.ClientTimeout = TIMEOUT,
     ) -> Object:
         """One request and its JSON answer."""
+        return await self._send(method, path, query, body, (content_type, JSON), timeout)
+
+    async def metadata(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = JSON,
+    ) -> Object:
+        """One request, a GET of a collection or a change of one object; of what it answers the metadata alone."""
+        accept = METADATA_LIST if method == "GET" else METADATA
+        return await self._send(method, path, query, body, (content_type, accept), TIMEOUT)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Object | None,
+        types: tuple[str, str],  # of the body, and of the answer
+        timeout: aiohttp.ClientTimeout,
+    ) -> Object:
+        content_type, accept = types
         url = self._configuration.host + path + ("?" + urlencode(query) if query else "")
-        headers = {"Content-Type": content_type, "Accept": JSON, **await authorization(self._configuration)}
+        headers = {"Content-Type": content_type, "Accept": accept, **await authorization(self._configuration)}
         code = "error"
         try:
             response = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
@@ -79,7 +106,7 @@ class Client:
         finally:
             metrics.API_REQUESTS.labels(method=method, resource=_resource(path), code=code).inc()
         if response.status >= 400:
-            raise _error(method, path, response.status, text)
+            raise error_of(method, path, response.status, text)
         try:
             answer: Object = json.loads(text)
         except ValueError:
@@ -102,13 +129,16 @@ def _resource(path: str) -> str:
     return "/".join([rest[0], *rest[2:]]) if rest else ""
 
 
-def _error(method: str, path: str, status: int, text: bytes) -> ClusterError:
+def error_of(method: str, path: str, status: int, text: bytes) -> ClusterError:
+    """The error for an answer of the API server."""
     try:
         said = str(json.loads(text).get("message", ""))
     except (ValueError, AttributeError):
         said = ""
     words = f"{method} {path}: {status} {said[:500]}"
     match status:
+        case 403:
+            return Forbidden(words)
         case 404:
             return NotFound(words)
         case 409:

@@ -4,6 +4,7 @@ ClusterError
  ├─ NotFound      404: the object is gone
  ├─ Conflict      409: somebody wrote in between, look again
  ├─ Rejected      any other 4xx: the request itself is wrong, the message says why
+ │   └─ Forbidden 403: the account has no right to it
  └─ Unavailable   5xx, 429, timeouts, cut connections: try again
 """
 
@@ -22,6 +23,10 @@ class Conflict(ClusterError):
 
 class Rejected(ClusterError):
     """A 4xx that will not go away by itself."""
+
+
+class Forbidden(Rejected):
+    """403."""
 
 
 class Unavailable(ClusterError):

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from certrenewal.domain.authority import SecretKeyRef
-from certrenewal.domain.spec import WorkloadRef
+from certrenewal.domain.kinds import Resource
+from certrenewal.domain.rollout import Workload
 from certrenewal.domain.status import timestamp
 from certrenewal.kube.client import APPLY, MERGE, Client, Object
 from certrenewal.kube.errors import Conflict, NotFound
@@ -20,8 +21,6 @@ GROUP = "certrenewal.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 MANAGER = "certrenewal"
-
-_PLURALS = {"Deployment": "deployments", "StatefulSet": "statefulsets", "DaemonSet": "daemonsets"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,10 +124,34 @@ class Store:
         body = {"metadata": {"uid": uid}, "status": patch}
         return await self._client.request("PATCH", path, body=body, content_type=MERGE)
 
-    async def mark_template(self, namespace: str, ref: WorkloadRef, uid: str, marks: Mapping[str, str]) -> Object:
+    async def mark_template(self, workload: Workload, marks: Mapping[str, str]) -> Object:
         """Write certificate marks into a pod template: a rollout where they are new, nothing where they are not."""
-        path = f"/apis/apps/v1/namespaces/{namespace}/{_PLURALS[ref.kind]}/{ref.name}?fieldManager={MANAGER}"
-        body = {"metadata": {"uid": uid}, "spec": {"template": {"metadata": {"annotations": dict(marks)}}}}
+        path = f"{_workload(workload)}?fieldManager={MANAGER}"
+        body = {"metadata": {"uid": workload.uid}, "spec": {"template": {"metadata": {"annotations": dict(marks)}}}}
+        return await self._client.request("PATCH", path, body=body, content_type=MERGE)
+
+    async def probe(self, resource: Resource, namespace: str) -> None:
+        """Whether objects of a kind can be listed; NotFound where it is not installed."""
+        await self._client.metadata("GET", resource.path(namespace), query={"limit": "1"})
+
+    async def read_service(self, namespace: str, name: str) -> Object | None:
+        """The Service, None where it does not exist."""
+        try:
+            return await self._client.request("GET", f"/api/v1/namespaces/{namespace}/services/{name}")
+        except NotFound:
+            return None
+
+    async def list_endpoint_slices(self, namespace: str, service: str) -> list[Object]:
+        """The EndpointSlices of a Service."""
+        path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+        query = {"labelSelector": f"kubernetes.io/service-name={service}"}
+        answer = await self._client.request("GET", path, query=query)
+        return list(answer.get("items") or ())
+
+    async def mark_workload(self, workload: Workload, marks: Mapping[str, str]) -> Object:
+        """Write certificate marks on a workload itself, beside its pod template: nothing is rolled out."""
+        path = f"{_workload(workload)}?fieldManager={MANAGER}"
+        body = {"metadata": {"uid": workload.uid, "annotations": dict(marks)}}
         return await self._client.request("PATCH", path, body=body, content_type=MERGE)
 
     async def post_event(self, subject: Subject, *, warning: bool, reason: str, message: str, at: datetime) -> None:
@@ -156,6 +179,10 @@ class Store:
             "count": 1,
         }
         await self._client.request("POST", f"/api/v1/namespaces/{namespace}/events", body=body)
+
+
+def _workload(workload: Workload) -> str:
+    return workload.resource.path(workload.namespace, workload.ref.name)
 
 
 def _renewal(namespace: str, name: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import http
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -35,8 +37,10 @@ class Watching:
     Secrets are watched this way, so that no key material flows, or is kept, that a decision does not need.
     """
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, *, gone: Mapping[str, Callable[[], None]]) -> None:
+        """``gone``: the collections whose kinds may be uninstalled, and who hears of it."""
         self._configuration = configuration
+        self._gone = gone
         self._opened: dict[str, float] = {}
         self._news = asyncio.Event()
 
@@ -77,4 +81,10 @@ class Watching:
         if watches:
             self._opened[path] = time.monotonic()
             self._news.set()
-        return await handler(request)
+        response = await handler(request)
+        if response.status == http.HTTPStatus.NOT_FOUND and path in self._gone:
+            response.close()
+            self._opened.pop(path, None)
+            self._gone[path]()
+            await asyncio.Event().wait()  # kopf would take the answer for its end: who hears of it ends this watch
+        return response

@@ -74,6 +74,7 @@ class Authority:
         self.roots = united(named, pinned)
         self.intermediates = intermediates
         self.provisioner = provisioner
+        self.down: str | None = None  # why nobody may call: the last call found nobody, and no probe did since
         self._transport = transport
         self._slots = asyncio.Semaphore(spec.concurrency)
         self._handshakes = asyncio.Semaphore(MTLS_CONCURRENCY)
@@ -93,6 +94,7 @@ class Authority:
     async def probe(self) -> None:
         """Ask whether the CA answers; Unreachable where it does not."""
         await self._transport.call("GET", "/health")
+        self.down = None
 
     async def is_current(self) -> bool:
         """Whether the CA still names the same roots, intermediates and provisioner."""
@@ -173,6 +175,8 @@ class Authority:
         context: ssl.SSLContext | None = None,
     ) -> dict[str, Any]:
         async with self._slots, self._rate:
+            if self.down is not None:
+                raise Unreachable(self.down)
             started = time.perf_counter()
             try:
                 return await self._transport.call("POST", path, body=body, headers=headers, context=context)

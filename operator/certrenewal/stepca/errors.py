@@ -44,6 +44,11 @@ class Refused(AuthorityError):
     def __init__(self, status: int | None, message: str) -> None:
         super().__init__(f"the CA refused ({status or 'TLS'}): {message}")
         self.status = status
+        self._message = message
+
+    def explained(self, remedy: str) -> Refused:
+        """The same no, with what would help."""
+        return Refused(self.status, f"{self._message}; {remedy}")
 
 
 class BadAnswer(AuthorityError):

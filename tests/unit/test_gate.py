@@ -1,0 +1,98 @@
+"""Guards: an authority is asked by as many at a time as it allows, the nearest expiry first, and nobody is forgotten."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from certrenewal.controller.cache import Key
+from certrenewal.controller.gate import Gate
+
+
+def a_key(number: int) -> Key:
+    """One of several certificates; the number is when it ends."""
+    return Key("shop", f"w{number:02}")
+
+
+class Crowd:
+    """Certificates that ask, each as urgent as its number is small, and come again when they are called back."""
+
+    def __init__(self, size: int) -> None:
+        self.called: list[Key] = []
+        self.gate = Gate(self.called.append)
+        self.gate.size = size
+        self.inside: list[int] = []
+        self.served: list[int] = []
+
+    def ask(self, number: int) -> None:
+        """Ask once."""
+        if self.gate.enter(a_key(number), float(number)):
+            self.inside.append(number)
+
+    def answer(self) -> None:
+        """The first one inside has its answer, and those called back ask again."""
+        number = self.inside.pop(0)
+        self.served.append(number)
+        self.gate.leave(a_key(number))
+        while self.called:
+            self.ask(int(self.called.pop(0).name[1:]))
+
+
+def test_no_more_are_inside_than_there_is_room_for() -> None:
+    crowd = Crowd(2)
+
+    for number in range(5):
+        crowd.ask(number)
+
+    assert crowd.inside == [0, 1]
+
+
+def test_the_nearest_expiry_is_next_whoever_came_first() -> None:
+    crowd = Crowd(1)
+    for number in (5, 9, 3, 7, 1):
+        crowd.ask(number)
+
+    while crowd.inside:
+        crowd.answer()
+
+    assert crowd.served == [5, 1, 3, 7, 9]
+
+
+@given(st.permutations(range(12)), st.integers(1, 5))
+def test_everybody_is_served(order: list[int], size: int) -> None:
+    crowd = Crowd(size)
+    for number in order:
+        crowd.ask(number)
+
+    while crowd.inside:
+        assert len(crowd.inside) <= size
+        crowd.answer()
+
+    assert sorted(crowd.served) == list(range(12))
+
+
+@pytest.mark.parametrize("urgency", [1.0, 9.0])
+def test_one_that_asks_no_more_makes_room_for_the_next(urgency: float) -> None:
+    called: list[Key] = []
+    gate = Gate(called.append)
+    gate.enter(a_key(0), 0.0)
+    gate.enter(a_key(1), urgency)
+    gate.enter(a_key(2), 5.0)
+
+    gate.leave(a_key(0))
+    gate.forget(a_key(1))
+
+    assert called[-1] == a_key(2)
+    assert gate.enter(a_key(2), 5.0)
+
+
+def test_a_place_that_is_kept_for_the_most_urgent_is_not_taken() -> None:
+    """Between the call and the look that it leads to, anybody else may ask."""
+    gate = Gate(lambda _: None)
+    gate.enter(a_key(0), 0.0)
+    gate.enter(a_key(1), 1.0)
+    gate.leave(a_key(0))
+
+    assert not gate.enter(a_key(2), 2.0)
+    assert gate.enter(a_key(1), 1.0)
