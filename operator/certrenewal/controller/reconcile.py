@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from certrenewal.controller.adoption import Adoption
-from certrenewal.controller.cache import Cache, Key, Renewal
+from certrenewal.controller.cache import Cache, Key, Renewal, secret_meta, version_of
 from certrenewal.controller.obtaining import Authorities, Obtained, ask
 from certrenewal.controller.siblings import companion
 from certrenewal.controller.telling import Teller, roots_digest
 from certrenewal.domain.authority import AuthorityView
-from certrenewal.domain.certificate import Leaf, dump_certificates, dump_key
+from certrenewal.domain.certificate import Chain, Leaf, PrivateKey, dump_certificates, dump_key
 from certrenewal.domain.decision import Finding, Obtain, Repair, Rest, Stop, decide, is_good
 from certrenewal.domain.observed import Observed, read_held
+from certrenewal.domain.outputs import Outputs, all_keys, changes, content_of
 from certrenewal.domain.policy import Asker
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import DataKeys, Spec, parse_spec
@@ -87,7 +88,9 @@ class Reconciler:
         if view is None:
             return None  # its first contact is under way and will bring us back
         secret = await self._store.read_secret(renewal.key.namespace, spec.secret_name)
-        return await self._step(renewal, self._observe(renewal, spec, view, secret), secret)
+        observed = self._observe(renewal, spec, view, secret)
+        observed = replace(observed, outputs=await self._outputs(renewal, spec, secret))
+        return await self._step(renewal, observed, secret)
 
     async def _step(self, renewal: Renewal, observed: Observed, secret: Secret | None) -> datetime | None:
         now = self._clock()
@@ -130,6 +133,21 @@ class Reconciler:
             together=self._together,
         )
 
+    async def _outputs(self, renewal: Renewal, spec: Spec, secret: Secret | None) -> Outputs | None:
+        """The other forms as they are, None where none is asked for and none of ours is left."""
+        written = read_recorded(renewal.status).formats
+        if not spec.formats and not written:
+            return None
+        password, version = None, ""
+        if spec.pkcs12 is not None:
+            found = await self._store.read_secret(renewal.key.namespace, spec.pkcs12.password_secret)
+            if found is not None:
+                self._cache.know_secret(secret_meta(found))
+                password, version = found.data.get(spec.pkcs12.password_key), version_of(found)
+        data = {key: value for key, value in (secret.data if secret else {}).items() if key in all_keys()}
+        password = password.rstrip(b"\r\n") if password else None
+        return Outputs(data=data, password=password, password_version=version, written=written)
+
     async def _rest(self, renewal: Renewal, observed: Observed, secret: Secret | None) -> datetime | None:
         assert secret is not None  # decide() found a good certificate in it
         assert observed.leaf is not None
@@ -140,10 +158,14 @@ class Reconciler:
     ) -> datetime | None:
         assert secret is not None  # decide() found a good certificate in it
         assert observed.leaf is not None
+        assert observed.held.key is not None
         self._require()
-        keys, data = observed.spec.data_keys, {observed.spec.data_keys.ca: observed.authority.bundle}
-        if step.chain is not None:
-            data[keys.crt] = step.chain.pem
+        keys, chain = observed.spec.data_keys, step.chain or observed.held.chain
+        assert chain is not None
+        data: dict[str, bytes | None] = {keys.crt: chain.pem} if step.chain else {}
+        if observed.authority.roots:
+            data[keys.ca] = observed.authority.bundle
+        data |= _forms(observed, chain, observed.held.key)
         version = await self._store.write_secret(secret, data)
         self._saw_own_write(secret, version)
         await self._tell.repaired(renewal, step.finding)
@@ -220,18 +242,20 @@ class Reconciler:
             asked_duration=kept.duration,
             obtained=self._clock(),
             renew_requested=False,
+            outputs=None,
         )
         return kept if isinstance(decide(candidate, self._clock()), Rest) else None
 
     async def _write(
         self, renewal: Renewal, observed: Observed, secret: Secret | None, issued: Issued
     ) -> tuple[str, str]:
-        """Chain, key and roots in one request; the Secret's uid and new resourceVersion."""
+        """Chain, key, roots and all other forms in one request; the Secret's uid and new resourceVersion."""
         names = observed.spec.data_keys
-        data = {
+        data: dict[str, bytes | None] = {
             names.crt: dump_certificates(issued.chain.certificates),
             names.key: dump_key(issued.key),
             names.ca: observed.authority.bundle,
+            **_forms(observed, issued.chain, issued.key),
         }
         self._require()
         if secret is not None:
@@ -259,6 +283,7 @@ class Reconciler:
             and self._cache.renew_now(renewal) in ("", status.get("renewNow"))
             and "failure" not in status
             and condition_of(status, "Ready").get("status") == "True"
+            and seen.get("password", "") == self._password_version(renewal, spec)
             and not self._joins_sibling(renewal, spec)
         )
 
@@ -268,9 +293,24 @@ class Reconciler:
             return False
         return companion(self._cache, renewal, spec.restart) is not None
 
+    def _password_version(self, renewal: Renewal, spec: Spec) -> str:
+        """Which state of the Secret with the key stores' password is known; "" where none is asked for or known."""
+        if not spec.formats or spec.pkcs12 is None:
+            return ""
+        known = self._cache.secrets.get(Key(renewal.key.namespace, spec.pkcs12.password_secret))
+        return version_of(known) if known else ""
+
     def _saw_own_write(self, secret: Secret, version: str) -> None:
         """The watch will show us our own write: it is no news."""
         key = Key(secret.namespace, secret.name)
         known = self._cache.secrets.get(key)
         if known is not None and known.uid == secret.uid:
             self._cache.secrets[key] = replace(known, version=version)
+
+
+def _forms(observed: Observed, chain: Chain, key: PrivateKey) -> dict[str, bytes | None]:
+    """What is to be written, or removed, of the other forms beside a pair."""
+    if observed.outputs is None:
+        return {}
+    content = content_of(observed.spec, observed.outputs, chain, key, observed.trusted)
+    return changes(observed.spec, observed.outputs, content)

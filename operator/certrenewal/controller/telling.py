@@ -17,6 +17,7 @@ from certrenewal.domain.authority import AuthorityView
 from certrenewal.domain.certificate import Chain, Leaf, fingerprint
 from certrenewal.domain.decision import Finding
 from certrenewal.domain.observed import Observed
+from certrenewal.domain.outputs import content_of, recorded_keys, written_condition
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.rollout import State
 from certrenewal.domain.routes import Route
@@ -37,6 +38,7 @@ from certrenewal.domain.status import (
     with_failure,
     with_renewal,
     with_workloads,
+    without_condition,
     without_failure,
 )
 from certrenewal.domain.validity import doubts
@@ -113,6 +115,9 @@ class Teller:
             status = {**status, "renewNow": observed.renew_now}
         uid, version = secret
         seen = {"uid": uid, "resourceVersion": version, "roots": roots_digest(observed.authority)}
+        if observed.outputs is not None and observed.outputs.password_version:
+            seen["password"] = observed.outputs.password_version
+        status = self._with_formats(renewal, observed, status, obtained)
         ready = Condition(
             type="Ready",
             status="True",
@@ -126,6 +131,20 @@ class Teller:
             for warning in doubts(chain, asked=duration, plan=plan):
                 await self._reporter.tell(about(renewal), warning.reason, warning.message, warning=True)
         return due
+
+    def _with_formats(self, renewal: Renewal, observed: Observed, status: Status, obtained: Obtained | None) -> Status:
+        """The status with the other forms of the certificate, where some are asked for or were."""
+        chain = obtained.issued.chain if obtained else observed.held.chain
+        key = obtained.issued.key if obtained else observed.held.key
+        if observed.outputs is None or chain is None or key is None:
+            return status
+        spec, content = observed.spec, content_of(observed.spec, observed.outputs, chain, key, observed.trusted)
+        condition = written_condition(spec, observed.outputs, content)
+        keys = recorded_keys(spec, observed.outputs, content)
+        status = {name: value for name, value in status.items() if name != "formats"}
+        if condition is None:
+            return without_condition(status, "FormatsWritten")
+        return self._with(renewal, {**status, **({"formats": keys} if keys else {})}, condition)
 
     async def settle(self, renewal: Renewal, status: Status, spec: Spec, *, first: bool = False) -> datetime | None:
         """Bring the workloads into ``status``, write it, and queue those that are owed a restart."""

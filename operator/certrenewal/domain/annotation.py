@@ -12,19 +12,35 @@ KEY_ROTATION = PREFIX + "key-rotation"
 DATA_KEYS = PREFIX + "data-keys"
 RESTART = PREFIX + "restart"
 RESTART_WINDOW = PREFIX + "restart-window"
+FORMATS = PREFIX + "formats"
+PKCS12_PASSWORD_SECRET = PREFIX + "pkcs12-password-secret"
+PKCS12_PROFILE = PREFIX + "pkcs12-profile"
 RENEW_NOW = PREFIX + "renew-now"
 
 # Read by later releases: refused rather than ignored, so that nobody waits for a file that never comes.
-FORMATS = PREFIX + "formats"
-PKCS12_PASSWORD_SECRET = PREFIX + "pkcs12-password-secret"
 REVOKE = PREFIX + "revoke"
 PING_URL = PREFIX + "ping-url"
 TOKEN = PREFIX + "token"
 
 ON_SECRETS = frozenset(
-    {RENEW, AUTHORITY, NAMES, DURATION, RENEW_BEFORE, KEY, KEY_ROTATION, DATA_KEYS, RESTART, RESTART_WINDOW, RENEW_NOW}
+    {
+        RENEW,
+        AUTHORITY,
+        NAMES,
+        DURATION,
+        RENEW_BEFORE,
+        KEY,
+        KEY_ROTATION,
+        DATA_KEYS,
+        RESTART,
+        RESTART_WINDOW,
+        FORMATS,
+        PKCS12_PASSWORD_SECRET,
+        PKCS12_PROFILE,
+        RENEW_NOW,
+    }
 )
-UNSUPPORTED = frozenset({FORMATS, PKCS12_PASSWORD_SECRET, REVOKE, PING_URL, TOKEN})
+UNSUPPORTED = frozenset({REVOKE, PING_URL, TOKEN})
 
 # On workloads, beside RESTART and RESTART_WINDOW.
 RESTART_ORDER = PREFIX + "restart-order"

@@ -11,6 +11,7 @@ class Reason(StrEnum):
     RENEWED = "Renewed"
     ADOPTED = "Adopted"
     REPAIRED = "Repaired"
+    FORMATS_WRITTEN = "FormatsWritten"
     RESTARTED = "Restarted"
     ROLLED_OUT = "RolledOut"
     NOTHING_TO_RESTART = "NothingToRestart"
@@ -30,6 +31,7 @@ class Reason(StrEnum):
     SIBLING_RENEWED = "SiblingRenewed"
     RENEWAL_REQUESTED = "RenewalRequested"
     ROOTS_CHANGED = "RootsChanged"
+    FORMATS_CHANGED = "FormatsChanged"
 
     # Why nothing can be done until somebody changes something.
     INVALID_SPEC = "InvalidSpec"

@@ -184,6 +184,12 @@ class Recorded:
     failures: int
     renew_now: str
     workloads: Mapping[WorkloadRef, Ran]
+    formats: frozenset[str] = frozenset()  # the keys of the Secret that hold other forms of ours
+
+
+def without_condition(status: Status, kind: str) -> Status:
+    """The status without the condition of that type."""
+    return {**status, "conditions": [c for c in status.get("conditions") or () if c["type"] != kind]}
 
 
 def read_recorded(status: Status) -> Recorded:
@@ -210,6 +216,7 @@ def read_recorded(status: Status) -> Recorded:
             )
             for entry in status.get("workloads") or ()
         },
+        formats=frozenset(status.get("formats") or ()),
     )
 
 

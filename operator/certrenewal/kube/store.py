@@ -68,8 +68,11 @@ class Store:
         value = secret.data.get(reference.key) if secret else None
         return value.rstrip(b"\r\n") if value else None
 
-    async def write_secret(self, secret: Secret, data: Mapping[str, bytes]) -> str:
-        """Set these keys in one patch and nothing else; the new resourceVersion. Conflict if it changed since."""
+    async def write_secret(self, secret: Secret, data: Mapping[str, bytes | None]) -> str:
+        """Set these keys (None: remove) in one patch and nothing else; the new resourceVersion.
+
+        Conflict if it changed since it was read.
+        """
         body = {
             "metadata": {"uid": secret.uid, "resourceVersion": secret.resource_version},
             "data": _encoded(data),
@@ -78,7 +81,7 @@ class Store:
         answer = await self._client.request("PATCH", path, body=body, content_type=MERGE)
         return str(answer["metadata"]["resourceVersion"])
 
-    async def create_secret(self, namespace: str, name: str, data: Mapping[str, bytes], *, tls: bool) -> Secret:
+    async def create_secret(self, namespace: str, name: str, data: Mapping[str, bytes | None], *, tls: bool) -> Secret:
         """A new Secret, of type kubernetes.io/tls where it has that type's keys; Conflict where it exists."""
         body = {
             "apiVersion": "v1",
@@ -162,8 +165,8 @@ def _renewal(namespace: str, name: str) -> str:
     return f"/apis/{API_VERSION}/namespaces/{namespace}/certrenewals/{name}"
 
 
-def _encoded(data: Mapping[str, bytes]) -> dict[str, str]:
-    return {key: base64.b64encode(value).decode() for key, value in data.items()}
+def _encoded(data: Mapping[str, bytes | None]) -> dict[str, str | None]:
+    return {key: None if value is None else base64.b64encode(value).decode() for key, value in data.items()}
 
 
 def _secret(body: Object) -> Secret:
