@@ -162,6 +162,14 @@ def main() -> None:
     help="The percentage of its life within which a certificate is renewed with another one of the same workload.",
 )
 @click.option(
+    "--trust-bundles/--no-trust-bundles",
+    default=True,
+    show_default=True,
+    envvar="CERTRENEWAL_TRUST_BUNDLES",
+    show_envvar=True,
+    help="Keep an authority's roots in a ConfigMap of every namespace that asks for them.",
+)
+@click.option(
     "--lease-duration",
     type=_Duration(),
     default="15s",

@@ -15,6 +15,7 @@ from typing import Any
 import kopf
 
 from certrenewal.controller.operator import Operator
+from certrenewal.domain import annotation
 from certrenewal.kube.store import GROUP, VERSION
 from certrenewal.kube.watching import SERVER_TIMEOUT
 
@@ -58,6 +59,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.inactivity_timeout = 1e9  # kopf 1.45 can lose a watcher for good when this one fires
     settings.watching.connect_timeout = 10
     settings.watching.field_selectors["", "v1", "secrets"] = "type!=helm.sh/release.v1"
+    settings.watching.label_selectors["", "v1", "configmaps"] = annotation.ROOTS
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = _Backoffs()
@@ -102,6 +104,8 @@ def _wire(registry: kopf.OperatorRegistry, operator: Operator) -> None:
         ("apps", "v1", "statefulsets"): workload("StatefulSet"),
         ("apps", "v1", "daemonsets"): workload("DaemonSet"),
     }
+    if operator.settings.trust_bundles:
+        watched["", "v1", "configmaps"] = operator.see_config_map
     for resource, see in watched.items():
         _watch(registry, resource, see)
 

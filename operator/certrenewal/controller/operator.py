@@ -13,6 +13,7 @@ from typing import Any
 from certrenewal import metrics
 from certrenewal.controller.adoption import Adoption
 from certrenewal.controller.authorities import Authorities
+from certrenewal.controller.bundles import Bundles
 from certrenewal.controller.cache import Cache, Key, parse_renewal, parse_secret_meta
 from certrenewal.controller.probes import Probes
 from certrenewal.controller.reconcile import Reconciler
@@ -103,6 +104,13 @@ class Operator:
             healthy=self._fault,
             ready=self._synced.is_set,
         )
+        self.bundles = Bundles(
+            store=self._store,
+            reporter=reporter,
+            leads=self._leads,
+            view=self.authorities.view,
+            namespaces=settings.watch_namespaces,
+        )
         self._events = 0
         self._failures: dict[Key, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -115,6 +123,7 @@ class Operator:
             "elector": self._elector.run(),
             "sync": self._sync(),
             "restarts": self._restarts.run(),
+            "bundles": self.bundles.run(),
             **{f"worker {number}": self._work() for number in range(self.settings.workers)},
         }
         self._tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
@@ -169,9 +178,19 @@ class Operator:
 
     def see_namespace(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A namespace's metadata, as the watch shows it."""
-        if event != "DELETED":
-            metadata = body["metadata"]
-            self._poke(self.cache.see_namespace(metadata["name"], metadata.get("labels") or {}))
+        metadata = body["metadata"]
+        if event == "DELETED":
+            self.bundles.lose_namespace(metadata["name"])
+            return
+        self.bundles.see_namespace(metadata["name"], metadata.get("annotations") or {})
+        self._poke(self.cache.see_namespace(metadata["name"], metadata.get("labels") or {}))
+
+    def see_config_map(self, event: str | None, body: Mapping[str, Any]) -> None:
+        """A ConfigMap with roots, as the watch shows it."""
+        if event == "DELETED":
+            self.bundles.lose_config_map(body)
+        else:
+            self.bundles.see_config_map(body)
 
     def _poke(self, keys: set[Key]) -> None:
         self._events += 1
@@ -179,6 +198,7 @@ class Operator:
             self.schedule.poke(key)
 
     def _authority_changed(self, name: str) -> None:
+        self.bundles.authority_changed(name)
         for renewal in self.cache.renewals_of(name):
             self.schedule.poke(renewal.key)
 
@@ -234,11 +254,13 @@ class Operator:
         self._synced.set()
         await self._elector.until_leading()
         self.authorities.wake()
+        self.bundles.wake()
 
     def _expected(self) -> set[str]:
         """The collections that are watched, as paths."""
         namespaces = self.settings.watch_namespaces
         scopes = [f"/namespaces/{namespace}" for namespace in namespaces] or [""]
+        bundles = ("/api/v1{scope}/configmaps",) if self.settings.trust_bundles else ()
         return {f"/apis/{GROUP}/{VERSION}/certauthorities", "/api/v1/namespaces"} | {
             path
             for scope in scopes
@@ -248,6 +270,7 @@ class Operator:
                 f"/apis/apps/v1{scope}/deployments",
                 f"/apis/apps/v1{scope}/statefulsets",
                 f"/apis/apps/v1{scope}/daemonsets",
+                *(bundle.format(scope=scope) for bundle in bundles),
             )
         }
 

@@ -42,6 +42,9 @@ ON_SECRETS = frozenset(
 )
 UNSUPPORTED = frozenset({REVOKE, PING_URL, TOKEN})
 
+# On namespaces, and as a label on what they get.
+ROOTS = PREFIX + "roots"
+
 # On workloads, beside RESTART and RESTART_WINDOW.
 RESTART_ORDER = PREFIX + "restart-order"
 RESTART_CANARY = PREFIX + "restart-canary"

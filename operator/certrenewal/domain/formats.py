@@ -94,7 +94,7 @@ def render(form: Format, content: Content) -> dict[str, bytes]:
         case Format.PKCS12:
             values = [_key_store(content)]
         case Format.TRUSTSTORE:
-            values = [_trust_store(content)]
+            values = [trust_store(content.roots, profile=content.profile, password=_password(content))]
     return dict(zip(DATA_KEYS[form], values, strict=True))
 
 
@@ -105,25 +105,39 @@ def holds(form: Format, content: Content, data: Mapping[str, bytes]) -> bool:
         case Format.PKCS12:
             return values[0] is not None and _is_key_store(values[0], content)
         case Format.TRUSTSTORE:
-            return values[0] is not None and _is_trust_store(values[0], content)
+            profile, password = content.profile, _password(content)
+            return values[0] is not None and is_trust_store(
+                values[0], content.roots, profile=profile, password=password
+            )
         case _:
             return values == list(render(form, content).values())
 
 
 def _key_store(content: Content) -> bytes:
     leaf, *issuers = content.chain.certificates
-    return pkcs12.serialize_key_and_certificates(ALIAS, content.key, leaf, issuers, _encryption(content))
+    return pkcs12.serialize_key_and_certificates(
+        ALIAS, content.key, leaf, issuers, _encryption(content.profile, _password(content))
+    )
 
 
-def _trust_store(content: Content) -> bytes:
-    entries = [pkcs12.PKCS12Certificate(root, f"root-{n}".encode()) for n, root in enumerate(content.roots, 1)]
-    return pkcs12.serialize_java_truststore(entries, _encryption(content))
+def trust_store(roots: Roots, *, profile: Profile = Profile.MODERN, password: bytes = DEFAULT_PASSWORD) -> bytes:
+    """The roots as trusted entries of a PKCS#12 store, as Java reads them."""
+    entries = [pkcs12.PKCS12Certificate(root, f"root-{number}".encode()) for number, root in enumerate(roots, 1)]
+    return pkcs12.serialize_java_truststore(entries, _encryption(profile, password))
 
 
-def _encryption(content: Content) -> KeySerializationEncryption:
-    scheme, digest = _SCHEMES[content.profile]
+def is_trust_store(
+    store: bytes, roots: Roots, *, profile: Profile = Profile.MODERN, password: bytes = DEFAULT_PASSWORD
+) -> bool:
+    """Whether it holds just these roots, encrypted like this."""
+    opened = _opened(store, profile, password)
+    return opened is not None and {entry.certificate for entry in opened.additional_certs} == set(roots)
+
+
+def _encryption(profile: Profile, password: bytes) -> KeySerializationEncryption:
+    scheme, digest = _SCHEMES[profile]
     builder = PrivateFormat.PKCS12.encryption_builder().kdf_rounds(ROUNDS).key_cert_algorithm(scheme)
-    return builder.hmac_hash(digest).build(_password(content))
+    return builder.hmac_hash(digest).build(password)
 
 
 _SCHEMES: Mapping[Profile, tuple[pkcs12.PBES, hashes.HashAlgorithm]] = {
@@ -136,23 +150,18 @@ def _password(content: Content) -> bytes:
     return content.password if content.password is not None else DEFAULT_PASSWORD
 
 
-def _opened(store: bytes, content: Content) -> pkcs12.PKCS12KeyAndCertificates | None:
-    if (_PBES2 in store) is not (content.profile is Profile.MODERN):
+def _opened(store: bytes, profile: Profile, password: bytes) -> pkcs12.PKCS12KeyAndCertificates | None:
+    if (_PBES2 in store) is not (profile is Profile.MODERN):
         return None
     try:
-        return pkcs12.load_pkcs12(store, _password(content))
+        return pkcs12.load_pkcs12(store, password)
     except Exception:  # noqa: BLE001 - another password or no key store at all: either way it is not ours as it is
         return None
 
 
 def _is_key_store(store: bytes, content: Content) -> bool:
-    opened = _opened(store, content)
+    opened = _opened(store, content.profile, _password(content))
     if opened is None or opened.cert is None or opened.key is None:
         return False
     held = (opened.cert.certificate, *(issuer.certificate for issuer in opened.additional_certs))
     return held == content.chain.certificates and public_der(opened.key.public_key()) == content.chain.leaf.public_key
-
-
-def _is_trust_store(store: bytes, content: Content) -> bool:
-    opened = _opened(store, content)
-    return opened is not None and {entry.certificate for entry in opened.additional_certs} == set(content.roots)

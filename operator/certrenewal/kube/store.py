@@ -116,6 +116,24 @@ class Store:
         with contextlib.suppress(NotFound, Conflict):
             await self._client.request("DELETE", _renewal(namespace, name), body={"preconditions": {"uid": uid}})
 
+    async def put_config_map(self, namespace: str, name: str, content: Object, *, uid: str | None) -> Object:
+        """Create a ConfigMap, or change the one of that uid; Conflict where it is another by now."""
+        path = f"/api/v1/namespaces/{namespace}/configmaps"
+        metadata = {**content["metadata"], "name": name, **({"uid": uid} if uid else {})}
+        body = {**content, "metadata": metadata}
+        if uid is None:
+            whole = {"apiVersion": "v1", "kind": "ConfigMap", **body}
+            return await self._client.request("POST", f"{path}?fieldManager={MANAGER}", body=whole)
+        return await self._client.request(
+            "PATCH", f"{path}/{name}?fieldManager={MANAGER}", body=body, content_type=MERGE
+        )
+
+    async def delete_config_map(self, namespace: str, name: str, uid: str) -> None:
+        """Delete just this ConfigMap."""
+        with contextlib.suppress(NotFound, Conflict):
+            path = f"/api/v1/namespaces/{namespace}/configmaps/{name}"
+            await self._client.request("DELETE", path, body={"preconditions": {"uid": uid}})
+
     async def write_status(self, namespace: str, name: str, uid: str, patch: Mapping[str, Any]) -> Object:
         """Merge a patch into the status of this very CertRenewal."""
         body = {"metadata": {"uid": uid}, "status": patch}
