@@ -162,6 +162,15 @@ def main() -> None:
     help="The percentage of its life within which a certificate is renewed with another one of the same workload.",
 )
 @click.option(
+    "--revocation-grace",
+    type=_Duration(),
+    default="5m",
+    show_default=True,
+    envvar="CERTRENEWAL_REVOCATION_GRACE",
+    show_envvar=True,
+    help="How long a replaced certificate is left before it is revoked, where that is asked for.",
+)
+@click.option(
     "--trust-bundles/--no-trust-bundles",
     default=True,
     show_default=True,

@@ -23,5 +23,6 @@ class Settings:
     restarts_per_minute_in_namespace: int = 0
     restarts_cooldown: timedelta = timedelta(seconds=10)
     restarts_together: int = 10
+    revocation_grace: timedelta = timedelta(minutes=5)
     trust_bundles: bool = True
     lease_duration: timedelta = timedelta(seconds=15)

@@ -139,7 +139,8 @@ def test_each_annotation_sets_its_field(key: str, value: str, field: str, meanin
         pytest.param("formats", "", "without an empty part", id="no format"),
         pytest.param("pkcs12-password-secret", "My Secret", "write the name", id="no name of a Secret"),
         pytest.param("pkcs12-profile", "Legacy", "", id="profile"),
-        pytest.param("revoke", "OnDelete", "does not do that yet", id="revoke"),
+        pytest.param("revoke", "Always", "write one of OnRenew, OnDelete", id="revoke"),
+        pytest.param("token", "true", "does not do that yet", id="a later version's annotation"),
         pytest.param("renew_befor", "4h", "there is no such annotation", id="misspelt annotation"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from certrenewal.domain import annotation
@@ -38,6 +39,9 @@ class Renewal:
     spec: Mapping[str, Any]
     status: Status
     renew_now: str
+    revoke_now: str = ""
+    finalizers: tuple[str, ...] = ()
+    deleting: datetime | None = None  # since when it is to go, and waits for its finalizers
 
     @property
     def secret(self) -> Key:
@@ -91,6 +95,9 @@ def parse_renewal(body: Mapping[str, Any]) -> Renewal:
         spec=body.get("spec") or {},
         status=body.get("status") or {},
         renew_now=(metadata.get("annotations") or {}).get(annotation.RENEW_NOW, ""),
+        revoke_now=(metadata.get("annotations") or {}).get(annotation.REVOKE_NOW, ""),
+        finalizers=tuple(metadata.get("finalizers") or ()),
+        deleting=moment_of(metadata.get("deletionTimestamp")),
     )
 
 
@@ -145,6 +152,12 @@ class Cache:
         secret = self.secrets.get(renewal.secret)
         asked = secret.annotations.get(annotation.RENEW_NOW, "") if secret else ""
         return " ".join(filter(None, (asked, renewal.renew_now)))
+
+    def revoke_now(self, renewal: Renewal) -> str:
+        """The revoke-now values of a CertRenewal and of its Secret; "" where there is none."""
+        secret = self.secrets.get(renewal.secret)
+        asked = secret.annotations.get(annotation.REVOKE_NOW, "") if secret else ""
+        return " ".join(filter(None, (asked, renewal.revoke_now)))
 
     def dependents(self, secret: Key) -> list[Workload]:
         """The workloads that use this Secret."""

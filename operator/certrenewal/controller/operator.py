@@ -19,6 +19,7 @@ from certrenewal.controller.probes import Probes
 from certrenewal.controller.reconcile import Reconciler
 from certrenewal.controller.reporter import Reporter
 from certrenewal.controller.restarts import Limits, RestartQueue
+from certrenewal.controller.revoking import Revoker
 from certrenewal.controller.schedule import Schedule
 from certrenewal.controller.telling import Teller
 from certrenewal.domain.rollout import parse_workload
@@ -80,18 +81,29 @@ class Operator:
             poke=self.schedule.poke,
             clock=_now,
         )
+        teller = Teller(
+            cache=self.cache,
+            store=self._store,
+            restarts=self._restarts,
+            reporter=reporter,
+            require=self._elector.require,
+            clock=_now,
+        )
         self._reconciler = Reconciler(
             cache=self.cache,
             store=self._store,
             adoption=Adoption(self.cache, self._store, reporter),
             authorities=self.authorities,
-            teller=Teller(
+            teller=teller,
+            revoker=Revoker(
                 cache=self.cache,
                 store=self._store,
-                restarts=self._restarts,
+                authorities=self.authorities,
                 reporter=reporter,
+                publish=teller,
                 require=self._elector.require,
                 clock=_now,
+                grace=settings.revocation_grace,
             ),
             require=self._elector.require,
             clock=_now,

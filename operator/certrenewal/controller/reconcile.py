@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from certrenewal.controller.adoption import Adoption
 from certrenewal.controller.cache import Cache, Key, Renewal, secret_meta, version_of
 from certrenewal.controller.obtaining import Authorities, Obtained, ask
+from certrenewal.controller.revoking import Revoker
 from certrenewal.controller.siblings import companion
 from certrenewal.controller.telling import Teller, roots_digest
 from certrenewal.domain.authority import AuthorityView
@@ -32,6 +33,10 @@ from certrenewal.stepca.authority import Issued
 from certrenewal.stepca.errors import AuthorityError, BadAnswer, Refused, Unreachable
 
 MOST_BAD_ANSWERS = 6  # in a row and close together, about a minute: a proxy that restarts is through by then
+
+
+# Where a certificate cannot be replaced, it is revoked all the same if somebody asks for that.
+_NO_SUCCESSOR = frozenset({Reason.NAME_DENIED, Reason.IMMUTABLE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,7 @@ class Reconciler:
         adoption: Adoption,
         authorities: Authorities,
         teller: Teller,
+        revoker: Revoker,
         require: Callable[[], None],
         clock: Callable[[], datetime],
         cluster_domain: str,
@@ -63,6 +69,7 @@ class Reconciler:
         self._adoption = adoption
         self._authorities = authorities
         self._tell = teller
+        self._revoker = revoker
         self._require = require
         self._clock = clock
         self._cluster_domain = cluster_domain
@@ -73,6 +80,13 @@ class Reconciler:
     async def look(self, key: Key) -> datetime | None:
         """Take the next step for ``key``; when to look again, None where only news can change anything."""
         self._require()
+        known = self._cache.renewals.get(key)
+        if known is not None and known.deleting is not None:
+            return await self._revoker.release(known)
+        moments = (await self._look(key), await self._revoker.settle(key))
+        return min(filter(None, moments), default=None)
+
+    async def _look(self, key: Key) -> datetime | None:
         renewal = await self._adoption.settle(key)
         if renewal is None:
             self._obtained.pop(key, None)
@@ -99,6 +113,8 @@ class Reconciler:
             case Rest():
                 return await self._rest(renewal, observed, secret)
             case Stop(finding):
+                if observed.revoke_requested and finding.reason in _NO_SUCCESSOR:
+                    renewal = await self._tell.condemned(renewal, observed)
                 good = finding.reason is not Reason.IMMUTABLE and is_good(observed, now) is None
                 return await self._tell.stopped(renewal, finding, leaf=observed.leaf, good=good)
             case Repair():
@@ -111,7 +127,7 @@ class Reconciler:
         data, keys = (secret.data if secret else {}), spec.data_keys
         held = read_held(data.get(keys.crt, b""), data.get(keys.key, b""), data.get(keys.ca, b""))
         known = held.chain is not None and held.chain.leaf.fingerprint == recorded.fingerprint
-        requested = self._cache.renew_now(renewal)
+        requested, revoked = self._cache.renew_now(renewal), self._cache.revoke_now(renewal)
         return Observed(
             namespace=renewal.key.namespace,
             uid=renewal.uid,
@@ -129,6 +145,8 @@ class Reconciler:
             immutable=secret.immutable if secret else False,
             renew_now=requested,
             renew_requested=requested not in ("", recorded.renew_now),
+            revoke_now=revoked,
+            revoke_requested=revoked not in ("", recorded.revoke_now) and recorded.fingerprint is not None,
             companion=companion(self._cache, renewal, spec.restart),
             together=self._together,
         )
@@ -228,13 +246,16 @@ class Reconciler:
     def _cause(self, renewal: Renewal, observed: Observed) -> tuple[object, ...]:
         """What a failed attempt rested on: another wish, certificate or authority may be tried at once."""
         held = observed.leaf.fingerprint if observed.leaf else None
-        return renewal.generation, self._cache.renew_now(renewal), observed.authority, held
+        asked = self._cache.renew_now(renewal), self._cache.revoke_now(renewal)
+        return renewal.generation, asked, observed.authority, held
 
     def _kept(self, renewal: Renewal, observed: Observed) -> Obtained | None:
         """A certificate that was signed before and not written, where it is still what is wanted."""
         kept = self._obtained.get(renewal.key)
         if kept is None:
             return None
+        if observed.revoke_requested and kept.reason is not Reason.REVOCATION_REQUESTED:
+            return None  # it may have the key that is not to be used any more
         issued = kept.issued
         candidate = replace(
             observed,
@@ -242,6 +263,7 @@ class Reconciler:
             asked_duration=kept.duration,
             obtained=self._clock(),
             renew_requested=False,
+            revoke_requested=False,
             outputs=None,
         )
         return kept if isinstance(decide(candidate, self._clock()), Rest) else None
@@ -281,6 +303,7 @@ class Reconciler:
             and (seen.get("uid"), seen.get("resourceVersion")) == (secret.uid, secret.version)
             and (view is None or not view.ready or seen.get("roots") == roots_digest(view))
             and self._cache.renew_now(renewal) in ("", status.get("renewNow"))
+            and self._cache.revoke_now(renewal) in ("", status.get("revokeNow"))
             and "failure" not in status
             and condition_of(status, "Ready").get("status") == "True"
             and seen.get("password", "") == self._password_version(renewal, spec)

@@ -19,9 +19,10 @@ from certrenewal.domain.decision import Finding
 from certrenewal.domain.observed import Observed
 from certrenewal.domain.outputs import content_of, recorded_keys, written_condition
 from certrenewal.domain.reasons import Reason
+from certrenewal.domain.retired import retire
 from certrenewal.domain.rollout import State
 from certrenewal.domain.routes import Route
-from certrenewal.domain.spec import Spec, WorkloadRef
+from certrenewal.domain.spec import Revoke, Spec, WorkloadRef
 from certrenewal.domain.standing import Current, next_change, rolled_out, stand
 from certrenewal.domain.status import (
     Condition,
@@ -113,6 +114,10 @@ class Teller:
             )
         if observed.renew_now:
             status = {**status, "renewNow": observed.renew_now}
+        if observed.revoke_now:
+            status = {**status, "revokeNow": observed.revoke_now}
+        if Revoke.ON_RENEW in observed.spec.revoke or observed.revoke_requested:
+            status = retire(renewal.status, status, at_once=observed.revoke_requested, now=self._clock())
         uid, version = secret
         seen = {"uid": uid, "resourceVersion": version, "roots": roots_digest(observed.authority)}
         if observed.outputs is not None and observed.outputs.password_version:
@@ -154,7 +159,7 @@ class Teller:
         standings = stand(dependents, current, read_recorded(renewal.status), now)
         status = self._with(renewal, with_workloads(status, standings), rolled_out(standings))
         before = condition_of(renewal.status, "RolledOut")
-        renewal = await self._publish(renewal, status)
+        renewal = await self.publish(renewal, status)
         self._queue(renewal, standings, current)
         after = condition_of(status, "RolledOut")
         if before.get("reason") != after["reason"]:
@@ -184,12 +189,18 @@ class Teller:
             return renewal
         standings = stand(workloads, current_of({}, spec, refused={}), recorded, self._clock())
         ready = Condition(type="Ready", status="False", reason=need.reason, message=need.message)
-        return await self._publish(renewal, self._with(renewal, with_workloads(renewal.status, standings), ready))
+        return await self.publish(renewal, self._with(renewal, with_workloads(renewal.status, standings), ready))
 
     async def repaired(self, renewal: Renewal, finding: Finding) -> None:
         """The roots were written again. Putting them beside a certificate just found is part of taking it over."""
         if read_recorded(renewal.status).fingerprint is not None:
             await self._reporter.tell(about(renewal), Reason.REPAIRED, finding.message)
+
+    async def condemned(self, renewal: Renewal, observed: Observed) -> Renewal:
+        """The certificate at hand is to be revoked, although nothing replaces it."""
+        status = retire(renewal.status, {**renewal.status, "certificate": {}}, at_once=True, now=self._clock())
+        status = {**status, "certificate": renewal.status["certificate"], "revokeNow": observed.revoke_now}
+        return await self.publish(renewal, status)
 
     async def stopped(self, renewal: Renewal, finding: Finding, *, leaf: Leaf | None, good: bool) -> datetime | None:
         """Nothing can be done until somebody changes something; ``good``: the Secret holds what is wanted, still."""
@@ -241,7 +252,7 @@ class Teller:
             type="Ready", status="True" if good else "False", reason=finding.reason, message=finding.message
         )
         before = condition_of(renewal.status, "Ready")
-        await self._publish(renewal, self._with(renewal, status, ready))
+        await self.publish(renewal, self._with(renewal, status, ready))
         if (before.get("status"), before.get("reason"), before.get("message")) != (
             ready.status,
             ready.reason,
@@ -253,7 +264,7 @@ class Teller:
     def _with(self, renewal: Renewal, status: Status, condition: Condition) -> Status:
         return with_condition(status, condition, generation=renewal.generation, now=self._clock())
 
-    async def _publish(self, renewal: Renewal, status: Status) -> Renewal:
+    async def publish(self, renewal: Renewal, status: Status) -> Renewal:
         """Write what changed of a status, and remember it."""
         patch = difference(renewal.status, {**status, "secretName": renewal.secret.name})
         if patch:

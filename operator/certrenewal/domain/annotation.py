@@ -15,10 +15,11 @@ RESTART_WINDOW = PREFIX + "restart-window"
 FORMATS = PREFIX + "formats"
 PKCS12_PASSWORD_SECRET = PREFIX + "pkcs12-password-secret"
 PKCS12_PROFILE = PREFIX + "pkcs12-profile"
+REVOKE = PREFIX + "revoke"
 RENEW_NOW = PREFIX + "renew-now"
+REVOKE_NOW = PREFIX + "revoke-now"
 
 # Read by later releases: refused rather than ignored, so that nobody waits for a file that never comes.
-REVOKE = PREFIX + "revoke"
 PING_URL = PREFIX + "ping-url"
 TOKEN = PREFIX + "token"
 
@@ -37,10 +38,12 @@ ON_SECRETS = frozenset(
         FORMATS,
         PKCS12_PASSWORD_SECRET,
         PKCS12_PROFILE,
+        REVOKE,
         RENEW_NOW,
+        REVOKE_NOW,
     }
 )
-UNSUPPORTED = frozenset({REVOKE, PING_URL, TOKEN})
+UNSUPPORTED = frozenset({PING_URL, TOKEN})
 
 # On namespaces, and as a label on what they get.
 ROOTS = PREFIX + "roots"

@@ -60,6 +60,7 @@ class Obtain:
 
     finding: Finding
     anew: bool
+    rotation: KeyRotation = KeyRotation.NEVER
     duration: timedelta | None
     max_duration: timedelta | None
 
@@ -88,6 +89,7 @@ def decide(observed: Observed, now: datetime) -> Step:
     return Obtain(
         finding=need,
         anew=_must_sign(observed, need, verdict.max_duration),
+        rotation=KeyRotation.ALWAYS if need.reason is Reason.REVOCATION_REQUESTED else observed.spec.key_rotation,
         duration=observed.spec.duration,
         max_duration=verdict.max_duration,
     )
@@ -199,6 +201,13 @@ def renewal_requested(observed: Observed, _: datetime) -> Finding | None:
     return Finding(Reason.RENEWAL_REQUESTED, "renew-now has a new value") if observed.renew_requested else None
 
 
+def revocation_requested(observed: Observed, _: datetime) -> Finding | None:
+    """The revoke-now annotation has a new value: the key may be in other hands."""
+    if not observed.revoke_requested:
+        return None
+    return Finding(Reason.REVOCATION_REQUESTED, "revoke-now has a new value: another key is made")
+
+
 def renewal_due(observed: Observed, now: datetime) -> Finding | None:
     """The planned time has come."""
     if observed.leaf is None:
@@ -253,6 +262,7 @@ _FAULTS: tuple[_Check, ...] = (
 )
 _NEEDS: tuple[_Check, ...] = (
     *_FAULTS,
+    revocation_requested,
     formats_changed,
     renewal_requested,
     renewal_due,
@@ -332,6 +342,8 @@ _BY_RENEWAL = frozenset(
 
 def _must_sign(observed: Observed, need: Finding, max_duration: timedelta | None) -> bool:
     """Whether renewing the certificate at hand cannot give what is wanted."""
+    if need.reason is Reason.REVOCATION_REQUESTED:
+        return observed.authority.can_sign  # a rekey by the certificate itself gives another key too
     if need.reason not in _BY_RENEWAL:
         return True
     leaf = observed.leaf

@@ -62,6 +62,8 @@ class Observed:
     immutable: bool = False
     renew_now: str = ""  # the value of the annotation as it was seen, so that a later one is not taken for honoured
     renew_requested: bool = False
+    revoke_now: str = ""
+    revoke_requested: bool = False
     companion: str | None = None  # a workload that will be restarted for another certificate of its
     outputs: Outputs | None = None  # None: not looked at
     together: float = 0.0  # the share of its life within which a certificate is renewed with one of the same workload

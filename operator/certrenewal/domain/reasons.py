@@ -12,6 +12,7 @@ class Reason(StrEnum):
     ADOPTED = "Adopted"
     REPAIRED = "Repaired"
     FORMATS_WRITTEN = "FormatsWritten"
+    REVOKED = "Revoked"
     RESTARTED = "Restarted"
     ROLLED_OUT = "RolledOut"
     NOTHING_TO_RESTART = "NothingToRestart"
@@ -30,6 +31,7 @@ class Reason(StrEnum):
     RENEWAL_DUE = "RenewalDue"
     SIBLING_RENEWED = "SiblingRenewed"
     RENEWAL_REQUESTED = "RenewalRequested"
+    REVOCATION_REQUESTED = "RevocationRequested"
     ROOTS_CHANGED = "RootsChanged"
     FORMATS_CHANGED = "FormatsChanged"
 
@@ -46,6 +48,7 @@ class Reason(StrEnum):
     AUTHORITY_REFUSED = "AuthorityRefused"
     BAD_CERTIFICATE = "BadCertificate"
     SECRET_NOT_WRITTEN = "SecretNotWritten"
+    NOT_REVOKED = "NotRevoked"
     RENEW_BEFORE_IGNORED = "RenewBeforeIgnored"
     DURATION_SHORTENED = "DurationShortened"
     OUTLIVES_ISSUER = "OutlivesIssuer"

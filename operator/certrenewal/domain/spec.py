@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from certrenewal.domain import annotation
@@ -71,6 +72,13 @@ class Restart:
         return self.mode == "Auto" or workload in self.listed
 
 
+class Revoke(StrEnum):
+    """When the CA is told that a certificate is not to be used any more."""
+
+    ON_RENEW = "OnRenew"
+    ON_DELETE = "OnDelete"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pkcs12:
     """How key stores are encrypted, and which Secret of the same namespace has their password."""
@@ -96,6 +104,7 @@ class Spec:
     restart_window: Window | None = None
     formats: frozenset[Format] = frozenset()
     pkcs12: Pkcs12 | None = None
+    revoke: frozenset[Revoke] = frozenset()
 
 
 def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
@@ -114,6 +123,7 @@ def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
         restart_window=_read(spec, "spec.restartWindow", "restartWindow", None, parse_window),
         formats=_read(spec, "spec.formats", "formats", frozenset(), _formats),
         pkcs12=_pkcs12(spec.get("pkcs12") or {}),
+        revoke=_read(spec, "spec.revoke", "revoke", frozenset(), _revoke),
     )
     if read.duration and isinstance(read.renew_before, timedelta) and read.renew_before >= read.duration:
         remedy = "write less than spec.duration, or a share of the lifetime such as 33%"
@@ -217,6 +227,7 @@ _SHORT_FORMS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     annotation.PKCS12_PASSWORD_SECRET: (("pkcs12", "passwordSecretRef", "name"), str),
     annotation.PKCS12_PROFILE: (("pkcs12", "profile"), str),
     annotation.FORMATS: (("formats",), _comma_list),
+    annotation.REVOKE: (("revoke",), _comma_list),
 }
 
 
@@ -257,6 +268,10 @@ def _formats(values: list[str]) -> frozenset[Format]:
     return frozenset(_word(Format)(value) for value in values)
 
 
+def _revoke(values: list[str]) -> frozenset[Revoke]:
+    return frozenset(_word(Revoke)(value) for value in values)
+
+
 def _pkcs12(value: Mapping[str, Any]) -> Pkcs12 | None:
     if not value:
         return None
@@ -277,7 +292,7 @@ def _data_key(value: str) -> str:
     return value
 
 
-_Word = TypeVar("_Word", KeyAlgorithm, KeyRotation, Format, Profile)
+_Word = TypeVar("_Word", KeyAlgorithm, KeyRotation, Format, Profile, Revoke)
 
 
 def _word(words: type[_Word]) -> Callable[[Any], _Word]:

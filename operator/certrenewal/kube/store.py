@@ -134,6 +134,12 @@ class Store:
             path = f"/api/v1/namespaces/{namespace}/configmaps/{name}"
             await self._client.request("DELETE", path, body={"preconditions": {"uid": uid}})
 
+    async def set_finalizers(self, namespace: str, name: str, uid: str, version: int, finalizers: list[str]) -> Object:
+        """Set the finalizers of this very CertRenewal; Conflict if it changed since."""
+        body = {"metadata": {"uid": uid, "resourceVersion": str(version), "finalizers": finalizers}}
+        path = f"{_renewal(namespace, name)}?fieldManager={MANAGER}"
+        return await self._client.request("PATCH", path, body=body, content_type=MERGE)
+
     async def write_status(self, namespace: str, name: str, uid: str, patch: Mapping[str, Any]) -> Object:
         """Merge a patch into the status of this very CertRenewal."""
         body = {"metadata": {"uid": uid}, "status": patch}
