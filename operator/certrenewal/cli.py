@@ -219,6 +219,23 @@ def main() -> None:
     help="Custom resources with a pod template that are restarted too, such as argoproj.io/v1alpha1/rollouts.",
 )
 @click.option(
+    "--revocation-grace",
+    type=_Duration(),
+    default="5m",
+    show_default=True,
+    envvar="CERTRENEWAL_REVOCATION_GRACE",
+    show_envvar=True,
+    help="How long a replaced certificate is left before it is revoked, where that is asked for.",
+)
+@click.option(
+    "--trust-bundles/--no-trust-bundles",
+    default=True,
+    show_default=True,
+    envvar="CERTRENEWAL_TRUST_BUNDLES",
+    show_envvar=True,
+    help="Keep an authority's roots in a ConfigMap of every namespace that asks for them.",
+)
+@click.option(
     "--lease-duration",
     type=_Duration(),
     default="15s",

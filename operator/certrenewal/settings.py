@@ -30,4 +30,6 @@ class Settings:
     restarts_honour_reloader: bool = False
     restarts_report_pods: bool = False
     extra_workloads: tuple[Resource, ...] = ()
+    revocation_grace: timedelta = timedelta(minutes=5)
+    trust_bundles: bool = True
     lease_duration: timedelta = timedelta(seconds=15)

@@ -113,6 +113,8 @@ def test_the_rights_are_those_that_are_used_and_no_other(clean: ControlPlane, ca
         "daemonsets.apps": "list watch patch",
         "cronjobs.batch": "list watch",
         "jobs.batch": "list watch",
+        "configmaps": "list watch create",
+        "configmaps certrenewal-roots-default": "patch delete",
         f"leases.coordination.k8s.io in {SYSTEM}": "get create update",
     }
 
@@ -191,6 +193,7 @@ def rights(plane: ControlPlane, account: str) -> dict[str, str]:
                 for resource in rule["resources"]:
                     for group in rule["apiGroups"]:
                         label = f"{resource}.{group}".rstrip(".") + (f" in {namespace}" if namespace else "")
+                        label = " ".join([label, *rule.get("resourceNames", ())])
                         found[label] = " ".join([*found.get(label, "").split(), *rule["verbs"]])
     return found
 

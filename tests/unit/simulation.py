@@ -29,6 +29,7 @@ from certrenewal.controller.adoption import Adoption
 from certrenewal.controller.cache import Cache, Key, parse_renewal, parse_secret_meta
 from certrenewal.controller.reconcile import Reconciler
 from certrenewal.controller.reporter import Reporter
+from certrenewal.controller.revoking import Revoker
 from certrenewal.controller.telling import Teller
 from certrenewal.domain import annotation
 from certrenewal.domain.authority import AuthoritySpec, AuthorityView
@@ -504,18 +505,29 @@ class Replica:
     def _made(self) -> Reconciler:
         clock = self._world.clock
         reporter = Reporter(self._store, clock)
+        teller = Teller(
+            cache=self.cache,
+            store=self._store,
+            restarts=_NoRestarts(),
+            reporter=reporter,
+            require=self.require,
+            clock=clock,
+        )
         return Reconciler(
             cache=self.cache,
             store=self._store,
             adoption=Adoption(self.cache, self._store, reporter, require=self.require),
             authorities=self.contact,
-            teller=Teller(
+            teller=teller,
+            revoker=Revoker(
                 cache=self.cache,
                 store=self._store,
-                restarts=_NoRestarts(),
+                authorities=self.contact,
                 reporter=reporter,
+                publish=teller,
                 require=self.require,
                 clock=clock,
+                grace=timedelta(minutes=5),
             ),
             require=self.require,
             clock=clock,

@@ -88,6 +88,18 @@ app.kubernetes.io/part-of: certrenewal
   resources: [endpointslices]
   verbs: [list]
 {{- end }}
+{{- if .Values.trustBundles.enabled }}
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [list, watch, create]
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames:
+    {{- range prepend .Values.trustBundles.authorities .Values.authority.name | uniq }}
+    - {{ printf "certrenewal-roots-%s" . | quote }}
+    {{- end }}
+  verbs: [patch, delete]
+{{- end }}
 {{- end }}
 
 {{- /* The spec of the CertAuthority, from authority.*; what is missing is named. */ -}}

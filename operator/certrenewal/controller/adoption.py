@@ -114,7 +114,8 @@ class Adoption:
         return self._conflict(renewal)
 
     def _conflict(self, renewal: Renewal) -> Finding | None:
-        rivals = [self._cache.renewals[key] for key in self._cache.claims(renewal.secret)]
+        claims = [self._cache.renewals[key] for key in self._cache.claims(renewal.secret)]
+        rivals = [rival for rival in claims if rival.deleting is None]
         winner = min(rivals, key=_precedence, default=renewal)
         if winner.key == renewal.key:
             return None

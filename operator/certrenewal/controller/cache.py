@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from certrenewal.domain import annotation
@@ -12,6 +13,7 @@ from certrenewal.domain.kinds import NOT_RESTARTED
 from certrenewal.domain.rollout import Workload
 from certrenewal.domain.spec import WorkloadRef, is_opted_in
 from certrenewal.domain.status import Status, moment_of
+from certrenewal.kube.store import Secret
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,6 +40,9 @@ class Renewal:
     spec: Mapping[str, Any]
     status: Status
     renew_now: str
+    revoke_now: str = ""
+    finalizers: tuple[str, ...] = ()
+    deleting: datetime | None = None  # since when it is to go, and waits for its finalizers
 
     @property
     def secret(self) -> Key:
@@ -48,6 +53,12 @@ class Renewal:
     def authority(self) -> str:
         """The CertAuthority that it asks."""
         return str(self.spec.get("authority") or "default")
+
+    @property
+    def password_secret(self) -> Key | None:
+        """The Secret with the password of its key stores."""
+        name = ((self.spec.get("pkcs12") or {}).get("passwordSecretRef") or {}).get("name")
+        return Key(self.key.namespace, name) if name else None
 
     @property
     def urgency(self) -> float:
@@ -85,7 +96,24 @@ def parse_renewal(body: Mapping[str, Any]) -> Renewal:
         spec=body.get("spec") or {},
         status=body.get("status") or {},
         renew_now=(metadata.get("annotations") or {}).get(annotation.RENEW_NOW, ""),
+        revoke_now=(metadata.get("annotations") or {}).get(annotation.REVOKE_NOW, ""),
+        finalizers=tuple(metadata.get("finalizers") or ()),
+        deleting=moment_of(metadata.get("deletionTimestamp")),
     )
+
+
+def secret_meta(secret: Secret) -> SecretMeta:
+    """The metadata of a Secret that was read."""
+    ours = {key: value for key, value in secret.annotations.items() if key.startswith(annotation.PREFIX)}
+    return SecretMeta(
+        key=Key(secret.namespace, secret.name), uid=secret.uid, version=secret.resource_version, annotations=ours
+    )
+
+
+def version_of(secret: Secret | SecretMeta) -> str:
+    """Which state of which Secret this is."""
+    version = secret.version if isinstance(secret, SecretMeta) else secret.resource_version
+    return f"{secret.uid}/{version}"
 
 
 def parse_secret_meta(body: Mapping[str, Any]) -> SecretMeta:
@@ -112,6 +140,7 @@ class Cache:
     labels: dict[str, Mapping[str, str]] = field(default_factory=dict)
     _claims: defaultdict[Key, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _workloads: dict[_Place, Workload] = field(default_factory=dict)
+    _passwords: defaultdict[Key, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _users: defaultdict[Key, set[WorkloadRef]] = field(default_factory=lambda: defaultdict(set))
     _owned: defaultdict[_Place, set[WorkloadRef]] = field(default_factory=lambda: defaultdict(set))
 
@@ -128,6 +157,12 @@ class Cache:
         secret = self.secrets.get(renewal.secret)
         asked = secret.annotations.get(annotation.RENEW_NOW, "") if secret else ""
         return " ".join(filter(None, (asked, renewal.renew_now)))
+
+    def revoke_now(self, renewal: Renewal) -> str:
+        """The revoke-now values of a CertRenewal and of its Secret; "" where there is none."""
+        secret = self.secrets.get(renewal.secret)
+        asked = secret.annotations.get(annotation.REVOKE_NOW, "") if secret else ""
+        return " ".join(filter(None, (asked, renewal.revoke_now)))
 
     def dependents(self, secret: Key) -> list[Workload]:
         """The workloads that use this Secret, and the owners that are restarted in their place."""
@@ -158,24 +193,30 @@ class Cache:
 
     def put_renewal(self, renewal: Renewal) -> None:
         """Remember what the API server answered to a write of ours."""
-        known = self.renewals.get(renewal.key)
-        if known and known.secret != renewal.secret:
-            self._claims[known.secret].discard(renewal.key)
+        if known := self.renewals.get(renewal.key):
+            self._unlink(known)
         self.renewals[renewal.key] = renewal
         self._claims[renewal.secret].add(renewal.key)
+        if renewal.password_secret:
+            self._passwords[renewal.password_secret].add(renewal.key)
+
+    def _unlink(self, renewal: Renewal) -> None:
+        self._claims[renewal.secret].discard(renewal.key)
+        if renewal.password_secret:
+            self._passwords[renewal.password_secret].discard(renewal.key)
 
     def lose_renewal(self, key: Key) -> set[Key]:
         """A CertRenewal is gone: its rivals and the Secret that may ask for it again."""
         known = self.renewals.pop(key, None)
         if known is None:
             return set()
-        self._claims[known.secret].discard(key)
+        self._unlink(known)
         return {key, *self.claims(known.secret)}
 
     def see_secret(self, secret: SecretMeta) -> set[Key]:
         """A Secret's metadata; only Secrets that ask or are claimed are kept."""
         known = self.secrets.get(secret.key)
-        claims = self.claims(secret.key)
+        claims = self.claims(secret.key) | self._passwords.get(secret.key, set())
         if known is not None and known.version == secret.version:
             return set()
         if secret.opted_in or claims:
@@ -188,7 +229,12 @@ class Cache:
     def lose_secret(self, key: Key) -> set[Key]:
         """A Secret is gone."""
         known = self.secrets.pop(key, None)
-        return self.claims(key) | ({key} if known and known.opted_in else set())
+        claims = self.claims(key) | self._passwords.get(key, set())
+        return claims | ({key} if known and known.opted_in else set())
+
+    def know_secret(self, secret: SecretMeta) -> None:
+        """A Secret with a password, as it was read: the watch showed it before anybody asked for it."""
+        self.secrets[secret.key] = secret
 
     def see_workload(self, workload: Workload) -> set[Key]:
         """A workload: every CertRenewal whose Secret it uses, or used, may stand differently now."""

@@ -16,6 +16,7 @@ import kopf
 from kopf._cogs.structs.references import Insights  # the one way to change at runtime what is watched
 
 from certrenewal.controller.operator import Operator
+from certrenewal.domain import annotation
 from certrenewal.domain.kinds import Resource
 from certrenewal.kube.store import GROUP, VERSION
 from certrenewal.kube.watching import SERVER_TIMEOUT
@@ -63,6 +64,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10
     settings.watching.field_selectors["", "v1", "secrets"] = "type!=helm.sh/release.v1"
     settings.watching.field_selectors["batch", "v1", "jobs"] = "status.successful=0"  # most Jobs are done long since
+    settings.watching.label_selectors["", "v1", "configmaps"] = annotation.ROOTS
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = _Backoffs()
@@ -109,6 +111,8 @@ def _wire(registry: kopf.OperatorRegistry, operator: Operator, insights: Insight
         (GROUP, VERSION, "certauthorities"): operator.see_authority,
         **{(found.group, found.version, found.plural): workload(found) for found in operator.workloads},
     }
+    if operator.settings.trust_bundles:
+        watched["", "v1", "configmaps"] = operator.see_config_map
     for resource, see in watched.items():
         _watch(registry, resource, see)
 

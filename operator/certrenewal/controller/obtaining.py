@@ -69,7 +69,7 @@ async def ask(
     routes = ladder(
         observed.leaf,
         anew=step.anew,
-        rotation=observed.spec.key_rotation,
+        rotation=step.rotation,
         can_sign=observed.authority.can_sign,
         now=clock(),
     )

@@ -15,6 +15,7 @@ from certrenewal import metrics
 from certrenewal.controller.adoption import Adoption
 from certrenewal.controller.arrivals import Arrivals
 from certrenewal.controller.authorities import Authorities
+from certrenewal.controller.bundles import Bundles
 from certrenewal.controller.bystanders import Bystanders
 from certrenewal.controller.cache import Cache, Key, parse_renewal, parse_secret_meta
 from certrenewal.controller.probes import Probes
@@ -22,6 +23,7 @@ from certrenewal.controller.reconcile import Reconciler
 from certrenewal.controller.reloads import Reloads
 from certrenewal.controller.reporter import Reporter
 from certrenewal.controller.restarts import Limits, RestartQueue
+from certrenewal.controller.revoking import Revoker
 from certrenewal.controller.schedule import Schedule
 from certrenewal.controller.serving import Inquiries
 from certrenewal.controller.telling import Teller
@@ -114,6 +116,17 @@ class Operator:
             poke=self.schedule.poke,
             cluster_domain=settings.cluster_domain,
         )
+        teller = Teller(
+            cache=self.cache,
+            store=self._store,
+            restarts=self._restarts,
+            reporter=reporter,
+            require=self._elector.require,
+            clock=_now,
+            servers=self._inquiries,
+            hurry=self._touches.soon if self._touches else None,
+            may_signal=settings.restarts_signal,
+        )
         self._reconciler = Reconciler(
             cache=self.cache,
             store=self._store,
@@ -125,16 +138,16 @@ class Operator:
                 cluster_domain=settings.cluster_domain,
             ),
             authorities=self.authorities,
-            teller=Teller(
+            teller=teller,
+            revoker=Revoker(
                 cache=self.cache,
                 store=self._store,
-                restarts=self._restarts,
+                authorities=self.authorities,
                 reporter=reporter,
+                publish=teller,
                 require=self._elector.require,
                 clock=_now,
-                servers=self._inquiries,
-                hurry=self._touches.soon if self._touches else None,
-                may_signal=settings.restarts_signal,
+                grace=settings.revocation_grace,
             ),
             require=self._elector.require,
             clock=_now,
@@ -147,6 +160,13 @@ class Operator:
             port=settings.listen_port,
             healthy=self._fault,
             ready=self._synced.is_set,
+        )
+        self.bundles = Bundles(
+            store=self._store,
+            reporter=reporter,
+            leads=self._leads,
+            view=self.authorities.view,
+            namespaces=settings.watch_namespaces,
         )
         self._events = 0
         self._failures: dict[Key, int] = {}
@@ -165,6 +185,7 @@ class Operator:
             "sync": self._sync(),
             "restarts": self._restarts.run(),
             "looks": self._work(),
+            "bundles": self.bundles.run(),
         }
         if self._bystanders is not None:
             parts["bystanders"] = self._bystanders.run()
@@ -225,9 +246,19 @@ class Operator:
 
     def see_namespace(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A namespace's metadata, as the watch shows it."""
-        if event != "DELETED":
-            metadata = body["metadata"]
-            self._poke(self.cache.see_namespace(metadata["name"], metadata.get("labels") or {}))
+        metadata = body["metadata"]
+        if event == "DELETED":
+            self.bundles.lose_namespace(metadata["name"])
+            return
+        self.bundles.see_namespace(metadata["name"], metadata.get("annotations") or {})
+        self._poke(self.cache.see_namespace(metadata["name"], metadata.get("labels") or {}))
+
+    def see_config_map(self, event: str | None, body: Mapping[str, Any]) -> None:
+        """A ConfigMap with roots, as the watch shows it."""
+        if event == "DELETED":
+            self.bundles.lose_config_map(body)
+        else:
+            self.bundles.see_config_map(body)
 
     def _poke(self, keys: set[Key]) -> None:
         self._events += 1
@@ -235,6 +266,7 @@ class Operator:
             self.schedule.poke(key)
 
     def _authority_changed(self, name: str) -> None:
+        self.bundles.authority_changed(name)
         for renewal in self.cache.renewals_of(name):
             self.schedule.poke(renewal.key)
 
@@ -311,10 +343,17 @@ class Operator:
         self._synced.set()
         await self._elector.until_leading()
         self.authorities.wake()
+        self.bundles.wake()
 
     def _expected(self) -> set[str]:
         """The collections that are watched and there, as paths."""
-        scoped = (Resource("", "v1", "secrets"), Resource(GROUP, VERSION, "certrenewals"), *self.workloads)
+        bundles = (Resource("", "v1", "configmaps"),) if self.settings.trust_bundles else ()
+        scoped = (
+            Resource("", "v1", "secrets"),
+            Resource(GROUP, VERSION, "certrenewals"),
+            *bundles,
+            *self.workloads,
+        )
         return {f"/apis/{GROUP}/{VERSION}/certauthorities", "/api/v1/namespaces"} | {
             resource.path(namespace)
             for namespace in self.settings.watch_namespaces or ("",)

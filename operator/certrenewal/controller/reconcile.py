@@ -13,14 +13,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from certrenewal.controller.adoption import Adoption
-from certrenewal.controller.cache import Cache, Key, Renewal
+from certrenewal.controller.cache import Cache, Key, Renewal, secret_meta, version_of
 from certrenewal.controller.obtaining import Authorities, Obtained, ask
+from certrenewal.controller.revoking import Revoker
 from certrenewal.controller.siblings import companion
 from certrenewal.controller.telling import Teller, roots_digest
 from certrenewal.domain.authority import AuthorityView
-from certrenewal.domain.certificate import Leaf, dump_certificates, dump_key
+from certrenewal.domain.certificate import Chain, Leaf, PrivateKey, dump_certificates, dump_key
 from certrenewal.domain.decision import Finding, Obtain, Repair, Rest, Stop, decide, is_good
 from certrenewal.domain.observed import Observed, read_held
+from certrenewal.domain.outputs import Outputs, all_keys, changes, content_of
 from certrenewal.domain.policy import Asker
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import DataKeys, Spec, parse_spec
@@ -32,6 +34,10 @@ from certrenewal.stepca.authority import Issued
 from certrenewal.stepca.errors import AuthorityError, BadAnswer, Refused, Unreachable
 
 MOST_BAD_ANSWERS = 6  # in a row and close together, about a minute: a proxy that restarts is through by then
+
+
+# Where a certificate cannot be replaced, it is revoked all the same if somebody asks for that.
+_NO_SUCCESSOR = frozenset({Reason.NAME_DENIED, Reason.IMMUTABLE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +59,7 @@ class Reconciler:
         adoption: Adoption,
         authorities: Authorities,
         teller: Teller,
+        revoker: Revoker,
         require: Callable[[], None],
         clock: Callable[[], datetime],
         cluster_domain: str,
@@ -64,6 +71,7 @@ class Reconciler:
         self._adoption = adoption
         self._authorities = authorities
         self._tell = teller
+        self._revoker = revoker
         self._require = require
         self._clock = clock
         self._cluster_domain = cluster_domain
@@ -78,13 +86,20 @@ class Reconciler:
         waited = key in self._turned_away
         self._turned_away.discard(key)
         try:
-            return await self._look(key)
+            return await self._settle(key)
         finally:
             if waited and key not in self._turned_away:
                 self._authorities.forget(key)
 
-    async def _look(self, key: Key) -> datetime | None:
+    async def _settle(self, key: Key) -> datetime | None:
         self._require()
+        known = self._cache.renewals.get(key)
+        if known is not None and known.deleting is not None:
+            return await self._revoker.release(known)
+        moments = (await self._look(key), await self._revoker.settle(key))
+        return min(filter(None, moments), default=None)
+
+    async def _look(self, key: Key) -> datetime | None:
         renewal = await self._adoption.settle(key)
         if renewal is None:
             self._obtained.pop(key, None)
@@ -100,7 +115,9 @@ class Reconciler:
         if view is None:
             return None  # its first contact is under way and will bring us back
         secret = await self._store.read_secret(renewal.key.namespace, spec.secret_name)
-        return await self._step(renewal, self._observe(renewal, spec, view, secret), secret)
+        observed = self._observe(renewal, spec, view, secret)
+        observed = replace(observed, outputs=await self._outputs(renewal, spec, secret))
+        return await self._step(renewal, observed, secret)
 
     async def _step(self, renewal: Renewal, observed: Observed, secret: Secret | None) -> datetime | None:
         now = self._clock()
@@ -109,6 +126,8 @@ class Reconciler:
             case Rest():
                 return await self._rest(renewal, observed, secret)
             case Stop(finding):
+                if observed.revoke_requested and finding.reason in _NO_SUCCESSOR:
+                    renewal = await self._tell.condemned(renewal, observed)
                 good = finding.reason is not Reason.IMMUTABLE and is_good(observed, now) is None
                 return await self._tell.stopped(renewal, finding, leaf=observed.leaf, good=good)
             case Repair():
@@ -121,7 +140,7 @@ class Reconciler:
         data, keys = (secret.data if secret else {}), spec.data_keys
         held = read_held(data.get(keys.crt, b""), data.get(keys.key, b""), data.get(keys.ca, b""))
         known = held.chain is not None and held.chain.leaf.fingerprint == recorded.fingerprint
-        requested = self._cache.renew_now(renewal)
+        requested, revoked = self._cache.renew_now(renewal), self._cache.revoke_now(renewal)
         return Observed(
             namespace=renewal.key.namespace,
             uid=renewal.uid,
@@ -139,9 +158,26 @@ class Reconciler:
             immutable=secret.immutable if secret else False,
             renew_now=requested,
             renew_requested=requested not in ("", recorded.renew_now),
+            revoke_now=revoked,
+            revoke_requested=revoked not in ("", recorded.revoke_now) and recorded.fingerprint is not None,
             companion=companion(self._cache, renewal, spec.restart),
             together=self._together,
         )
+
+    async def _outputs(self, renewal: Renewal, spec: Spec, secret: Secret | None) -> Outputs | None:
+        """The other forms as they are, None where none is asked for and none of ours is left."""
+        written = read_recorded(renewal.status).formats
+        if not spec.formats and not written:
+            return None
+        password, version = None, ""
+        if spec.pkcs12 is not None:
+            found = await self._store.read_secret(renewal.key.namespace, spec.pkcs12.password_secret)
+            if found is not None:
+                self._cache.know_secret(secret_meta(found))
+                password, version = found.data.get(spec.pkcs12.password_key), version_of(found)
+        data = {key: value for key, value in (secret.data if secret else {}).items() if key in all_keys()}
+        password = password.rstrip(b"\r\n") if password else None
+        return Outputs(data=data, password=password, password_version=version, written=written)
 
     async def _rest(self, renewal: Renewal, observed: Observed, secret: Secret | None) -> datetime | None:
         assert secret is not None  # decide() found a good certificate in it
@@ -153,10 +189,14 @@ class Reconciler:
     ) -> datetime | None:
         assert secret is not None  # decide() found a good certificate in it
         assert observed.leaf is not None
+        assert observed.held.key is not None
         self._require()
-        keys, data = observed.spec.data_keys, {observed.spec.data_keys.ca: observed.authority.bundle}
-        if step.chain is not None:
-            data[keys.crt] = step.chain.pem
+        keys, chain = observed.spec.data_keys, step.chain or observed.held.chain
+        assert chain is not None
+        data: dict[str, bytes | None] = {keys.crt: chain.pem} if step.chain else {}
+        if observed.authority.roots:
+            data[keys.ca] = observed.authority.bundle
+        data |= _forms(observed, chain, observed.held.key)
         version = await self._store.write_secret(secret, data)
         self._saw_own_write(secret, version)
         await self._tell.repaired(renewal, step.finding)
@@ -237,13 +277,16 @@ class Reconciler:
     def _cause(self, renewal: Renewal, observed: Observed) -> tuple[object, ...]:
         """What a failed attempt rested on: another wish, certificate or authority may be tried at once."""
         held = observed.leaf.fingerprint if observed.leaf else None
-        return renewal.generation, self._cache.renew_now(renewal), observed.authority, held
+        asked = self._cache.renew_now(renewal), self._cache.revoke_now(renewal)
+        return renewal.generation, asked, observed.authority, held
 
     def _kept(self, renewal: Renewal, observed: Observed) -> Obtained | None:
         """A certificate that was signed before and not written, where it is still what is wanted."""
         kept = self._obtained.get(renewal.key)
         if kept is None:
             return None
+        if observed.revoke_requested and kept.reason is not Reason.REVOCATION_REQUESTED:
+            return None  # it may have the key that is not to be used any more
         issued = kept.issued
         newer = observed.leaf is not None and observed.leaf.not_before > issued.chain.leaf.not_before
         if newer and is_good(observed, self._clock()) is None:
@@ -254,18 +297,21 @@ class Reconciler:
             asked_duration=kept.duration,
             obtained=self._clock(),
             renew_requested=False,
+            revoke_requested=False,
+            outputs=None,
         )
         return kept if isinstance(decide(candidate, self._clock()), Rest) else None
 
     async def _write(
         self, renewal: Renewal, observed: Observed, secret: Secret | None, issued: Issued
     ) -> tuple[str, str]:
-        """Chain, key and roots in one request; the Secret's uid and new resourceVersion."""
+        """Chain, key, roots and all other forms in one request; the Secret's uid and new resourceVersion."""
         names = observed.spec.data_keys
-        data = {
+        data: dict[str, bytes | None] = {
             names.crt: dump_certificates(issued.chain.certificates),
             names.key: dump_key(issued.key),
             names.ca: observed.authority.bundle,
+            **_forms(observed, issued.chain, issued.key),
         }
         self._require()
         if secret is not None:
@@ -291,8 +337,10 @@ class Reconciler:
             and (seen.get("uid"), seen.get("resourceVersion")) == (secret.uid, secret.version)
             and (view is None or not view.ready or seen.get("roots") == roots_digest(view))
             and self._cache.renew_now(renewal) in ("", status.get("renewNow"))
+            and self._cache.revoke_now(renewal) in ("", status.get("revokeNow"))
             and "failure" not in status
             and condition_of(status, "Ready").get("status") == "True"
+            and seen.get("password", "") == self._password_version(renewal, spec)
             and not self._joins_sibling(renewal, spec)
         )
 
@@ -302,9 +350,24 @@ class Reconciler:
             return False
         return companion(self._cache, renewal, spec.restart) is not None
 
+    def _password_version(self, renewal: Renewal, spec: Spec) -> str:
+        """Which state of the Secret with the key stores' password is known; "" where none is asked for or known."""
+        if not spec.formats or spec.pkcs12 is None:
+            return ""
+        known = self._cache.secrets.get(Key(renewal.key.namespace, spec.pkcs12.password_secret))
+        return version_of(known) if known else ""
+
     def _saw_own_write(self, secret: Secret, version: str) -> None:
         """The watch will show us our own write: it is no news."""
         key = Key(secret.namespace, secret.name)
         known = self._cache.secrets.get(key)
         if known is not None and known.uid == secret.uid:
             self._cache.secrets[key] = replace(known, version=version)
+
+
+def _forms(observed: Observed, chain: Chain, key: PrivateKey) -> dict[str, bytes | None]:
+    """What is to be written, or removed, of the other forms beside a pair."""
+    if observed.outputs is None:
+        return {}
+    content = content_of(observed.spec, observed.outputs, chain, key, observed.trusted)
+    return changes(observed.spec, observed.outputs, content)

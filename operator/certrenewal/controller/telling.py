@@ -17,11 +17,13 @@ from certrenewal.domain.authority import AuthorityView
 from certrenewal.domain.certificate import Chain, Leaf, fingerprint
 from certrenewal.domain.decision import Finding
 from certrenewal.domain.observed import Observed
+from certrenewal.domain.outputs import content_of, recorded_keys, written_condition
 from certrenewal.domain.reasons import Reason
+from certrenewal.domain.retired import retire
 from certrenewal.domain.rollout import State, Workload, mark
 from certrenewal.domain.routes import Route
 from certrenewal.domain.serving import SERVING, Question, is_answered, is_told, not_yet, question_of
-from certrenewal.domain.spec import Spec, WorkloadRef
+from certrenewal.domain.spec import Revoke, Spec, WorkloadRef
 from certrenewal.domain.standing import Current, excuse, next_change, rolled_out, stand, widened
 from certrenewal.domain.status import (
     Condition,
@@ -129,8 +131,15 @@ class Teller:
             )
         if observed.renew_now:
             status = {**status, "renewNow": observed.renew_now}
+        if observed.revoke_now:
+            status = {**status, "revokeNow": observed.revoke_now}
+        if Revoke.ON_RENEW in observed.spec.revoke or observed.revoke_requested:
+            status = retire(renewal.status, status, at_once=observed.revoke_requested, now=self._clock())
         uid, version = secret
         seen = {"uid": uid, "resourceVersion": version, "roots": roots_digest(observed.authority)}
+        if observed.outputs is not None and observed.outputs.password_version:
+            seen["password"] = observed.outputs.password_version
+        status = self._with_formats(renewal, observed, status, obtained)
         ready = Condition(
             type="Ready",
             status="True",
@@ -147,6 +156,20 @@ class Teller:
                 await self._reporter.tell(about(renewal), warning.reason, warning.message, warning=True)
         return due
 
+    def _with_formats(self, renewal: Renewal, observed: Observed, status: Status, obtained: Obtained | None) -> Status:
+        """The status with the other forms of the certificate, where some are asked for or were."""
+        chain = obtained.issued.chain if obtained else observed.held.chain
+        key = obtained.issued.key if obtained else observed.held.key
+        if observed.outputs is None or chain is None or key is None:
+            return status
+        spec, content = observed.spec, content_of(observed.spec, observed.outputs, chain, key, observed.trusted)
+        condition = written_condition(spec, observed.outputs, content)
+        keys = recorded_keys(spec, observed.outputs, content)
+        status = {name: value for name, value in status.items() if name != "formats"}
+        if condition is None:
+            return without_condition(status, "FormatsWritten")
+        return self._with(renewal, {**status, **({"formats": keys} if keys else {})}, condition)
+
     async def settle(self, renewal: Renewal, status: Status, spec: Spec, *, first: bool = False) -> datetime | None:
         """Bring the workloads into ``status``, write it, and queue those that are owed a restart."""
         now = self._clock()
@@ -158,7 +181,7 @@ class Teller:
         if self._servers is not None:
             status = self._with_serving(renewal, status, spec, self._servers)
         before, served = condition_of(renewal.status, "RolledOut"), condition_of(renewal.status, SERVING)
-        renewal = await self._publish(renewal, status)
+        renewal = await self.publish(renewal, status)
         self._queue(renewal, standings, current)
         after = condition_of(status, "RolledOut")
         if before.get("reason") != after["reason"]:
@@ -223,12 +246,18 @@ class Teller:
             return renewal
         standings = stand(workloads, current_of({}, spec, refused={}), recorded, self._clock())
         ready = Condition(type="Ready", status="False", reason=need.reason, message=need.message)
-        return await self._publish(renewal, self._with(renewal, with_workloads(renewal.status, standings), ready))
+        return await self.publish(renewal, self._with(renewal, with_workloads(renewal.status, standings), ready))
 
     async def repaired(self, renewal: Renewal, finding: Finding) -> None:
         """The roots were written again. Putting them beside a certificate just found is part of taking it over."""
         if read_recorded(renewal.status).fingerprint is not None:
             await self._reporter.tell(about(renewal), Reason.REPAIRED, finding.message)
+
+    async def condemned(self, renewal: Renewal, observed: Observed) -> Renewal:
+        """The certificate at hand is to be revoked, although nothing replaces it."""
+        status = retire(renewal.status, {**renewal.status, "certificate": {}}, at_once=True, now=self._clock())
+        status = {**status, "certificate": renewal.status["certificate"], "revokeNow": observed.revoke_now}
+        return await self.publish(renewal, status)
 
     async def stopped(self, renewal: Renewal, finding: Finding, *, leaf: Leaf | None, good: bool) -> datetime | None:
         """Nothing can be done until somebody changes something; ``good``: the Secret holds what is wanted, still."""
@@ -282,7 +311,7 @@ class Teller:
             type="Ready", status="True" if good else "False", reason=finding.reason, message=finding.message
         )
         before = condition_of(renewal.status, "Ready")
-        await self._publish(renewal, self._with(renewal, status, ready))
+        await self.publish(renewal, self._with(renewal, status, ready))
         if (before.get("status"), before.get("reason"), before.get("message")) != (
             ready.status,
             ready.reason,
@@ -294,7 +323,7 @@ class Teller:
     def _with(self, renewal: Renewal, status: Status, condition: Condition) -> Status:
         return with_condition(status, condition, generation=renewal.generation, now=self._clock())
 
-    async def _publish(self, renewal: Renewal, status: Status) -> Renewal:
+    async def publish(self, renewal: Renewal, status: Status) -> Renewal:
         """Write what changed of a status, and remember it."""
         wanted = {**status, "secretName": renewal.secret.name}
         for _ in range(2):  # the first answer may show what the watch has not: a write of ours whose answer got lost

@@ -13,12 +13,14 @@ DATA_KEYS = PREFIX + "data-keys"
 RESTART = PREFIX + "restart"
 RESTART_WINDOW = PREFIX + "restart-window"
 VERIFY = PREFIX + "verify"
-RENEW_NOW = PREFIX + "renew-now"
-
-# Read by later releases: refused rather than ignored, so that nobody waits for a file that never comes.
 FORMATS = PREFIX + "formats"
 PKCS12_PASSWORD_SECRET = PREFIX + "pkcs12-password-secret"
+PKCS12_PROFILE = PREFIX + "pkcs12-profile"
 REVOKE = PREFIX + "revoke"
+RENEW_NOW = PREFIX + "renew-now"
+REVOKE_NOW = PREFIX + "revoke-now"
+
+# Read by later releases: refused rather than ignored, so that nobody waits for a file that never comes.
 PING_URL = PREFIX + "ping-url"
 TOKEN = PREFIX + "token"
 
@@ -35,10 +37,18 @@ ON_SECRETS = frozenset(
         RESTART,
         RESTART_WINDOW,
         VERIFY,
+        FORMATS,
+        PKCS12_PASSWORD_SECRET,
+        PKCS12_PROFILE,
+        REVOKE,
         RENEW_NOW,
+        REVOKE_NOW,
     }
 )
-UNSUPPORTED = frozenset({FORMATS, PKCS12_PASSWORD_SECRET, REVOKE, PING_URL, TOKEN})
+UNSUPPORTED = frozenset({PING_URL, TOKEN})
+
+# On namespaces, and as a label on what they get.
+ROOTS = PREFIX + "roots"
 
 # On workloads, beside RESTART and RESTART_WINDOW.
 RESTART_ORDER = PREFIX + "restart-order"

@@ -16,6 +16,7 @@ from certrenewal.domain.durations import format_duration
 from certrenewal.domain.keys import KeyRotation
 from certrenewal.domain.names import Name
 from certrenewal.domain.observed import Observed
+from certrenewal.domain.outputs import changes, content_of
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.timing import may_follow
 
@@ -47,7 +48,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What lies around a good leaf is written again, without the CA: the roots and, where it was broken, the chain."""
+    """What lies around a good leaf is written again, without the CA: roots, other forms and, if broken, the chain."""
 
     finding: Finding
     chain: Chain | None = None
@@ -59,6 +60,7 @@ class Obtain:
 
     finding: Finding
     anew: bool
+    rotation: KeyRotation = KeyRotation.NEVER
     duration: timedelta | None
     max_duration: timedelta | None
 
@@ -72,6 +74,9 @@ def decide(observed: Observed, now: datetime) -> Step:
     if need is None:
         assert observed.leaf is not None  # a missing certificate is the first need
         return Rest(observed.plan(observed.leaf, obtained=observed.obtained).due)
+    if need.reason is Reason.FORMATS_CHANGED:
+        stop = immutable(observed, now)
+        return Stop(stop) if stop else Repair(need)
     if stop := _first(_STOPS, observed, now):
         return Stop(stop)
     if need.reason is Reason.ROOTS_CHANGED:
@@ -84,6 +89,7 @@ def decide(observed: Observed, now: datetime) -> Step:
     return Obtain(
         finding=need,
         anew=_must_sign(observed, need, verdict.max_duration),
+        rotation=KeyRotation.ALWAYS if need.reason is Reason.REVOCATION_REQUESTED else observed.spec.key_rotation,
         duration=observed.spec.duration,
         max_duration=verdict.max_duration,
     )
@@ -195,6 +201,13 @@ def renewal_requested(observed: Observed, _: datetime) -> Finding | None:
     return Finding(Reason.RENEWAL_REQUESTED, "renew-now has a new value") if observed.renew_requested else None
 
 
+def revocation_requested(observed: Observed, _: datetime) -> Finding | None:
+    """The revoke-now annotation has a new value: the key may be in other hands."""
+    if not observed.revoke_requested:
+        return None
+    return Finding(Reason.REVOCATION_REQUESTED, "revoke-now has a new value: another key is made")
+
+
 def renewal_due(observed: Observed, now: datetime) -> Finding | None:
     """The planned time has come."""
     if observed.leaf is None:
@@ -225,6 +238,17 @@ def roots_changed(observed: Observed, _: datetime) -> Finding | None:
     return None
 
 
+def formats_changed(observed: Observed, _: datetime) -> Finding | None:
+    """The other forms do not hold the pair, or one lies there that is no longer asked for."""
+    held, outputs = observed.held, observed.outputs
+    if held.chain is None or held.key is None or outputs is None:
+        return None
+    content = content_of(observed.spec, outputs, held.chain, held.key, observed.trusted)
+    if changed := changes(observed.spec, outputs, content):
+        return Finding(Reason.FORMATS_CHANGED, f"{', '.join(sorted(changed))} does not hold what is asked for")
+    return None
+
+
 _FAULTS: tuple[_Check, ...] = (
     missing,
     malformed,
@@ -236,7 +260,15 @@ _FAULTS: tuple[_Check, ...] = (
     duration_changed,
     expired,
 )
-_NEEDS: tuple[_Check, ...] = (*_FAULTS, renewal_requested, renewal_due, sibling_renewed, roots_changed)
+_NEEDS: tuple[_Check, ...] = (
+    *_FAULTS,
+    revocation_requested,
+    formats_changed,
+    renewal_requested,
+    renewal_due,
+    sibling_renewed,
+    roots_changed,
+)
 
 
 def nameless(observed: Observed, _: datetime) -> Finding | None:
@@ -317,6 +349,8 @@ _BY_RENEWAL = frozenset(
 
 def _must_sign(observed: Observed, need: Finding, max_duration: timedelta | None) -> bool:
     """Whether renewing the certificate at hand cannot give what is wanted."""
+    if need.reason is Reason.REVOCATION_REQUESTED:
+        return observed.authority.can_sign  # a rekey by the certificate itself gives another key too
     if need.reason not in _BY_RENEWAL:
         return True
     leaf = observed.leaf

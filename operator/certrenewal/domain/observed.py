@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from cryptography import x509
+
 from certrenewal.domain.authority import AuthorityView
-from certrenewal.domain.certificate import Chain, Leaf, Malformed, PrivateKey, load_key, parse_chain
+from certrenewal.domain.certificate import Chain, Leaf, Malformed, PrivateKey, load_certificates, load_key, parse_chain
 from certrenewal.domain.keys import KeyAlgorithm
 from certrenewal.domain.names import Name
+from certrenewal.domain.outputs import Outputs
 from certrenewal.domain.policy import Asker
 from certrenewal.domain.spec import Spec
 from certrenewal.domain.timing import Plan, plan_renewal
@@ -59,7 +62,10 @@ class Observed:
     immutable: bool = False
     renew_now: str = ""  # the value of the annotation as it was seen, so that a later one is not taken for honoured
     renew_requested: bool = False
+    revoke_now: str = ""
+    revoke_requested: bool = False
     companion: str | None = None  # a workload that will be restarted for another certificate of its
+    outputs: Outputs | None = None  # None: not looked at
     together: float = 0.0  # the share of its life within which a certificate is renewed with one of the same workload
 
     @property
@@ -76,6 +82,16 @@ class Observed:
     def key_algorithm(self) -> KeyAlgorithm:
         """The kind of key wanted: the one asked for, else that of the key at hand."""
         return self.spec.key_algorithm or (self.leaf.algorithm if self.leaf else None) or KeyAlgorithm.EC_P256
+
+    @property
+    def trusted(self) -> tuple[x509.Certificate, ...]:
+        """The roots that a trust store is to hold: the authority's, or those at hand while they are not known."""
+        if self.authority.roots:
+            return self.authority.roots
+        try:
+            return tuple(load_certificates(self.held.roots))
+        except Malformed:
+            return ()
 
     def plan(self, leaf: Leaf, *, obtained: datetime | None) -> Plan:
         """When ``leaf`` is due."""

@@ -11,6 +11,8 @@ class Reason(StrEnum):
     RENEWED = "Renewed"
     ADOPTED = "Adopted"
     REPAIRED = "Repaired"
+    FORMATS_WRITTEN = "FormatsWritten"
+    REVOKED = "Revoked"
     RESTARTED = "Restarted"
     RELOADED = "Reloaded"
     ROLLED_OUT = "RolledOut"
@@ -30,7 +32,9 @@ class Reason(StrEnum):
     RENEWAL_DUE = "RenewalDue"
     SIBLING_RENEWED = "SiblingRenewed"
     RENEWAL_REQUESTED = "RenewalRequested"
+    REVOCATION_REQUESTED = "RevocationRequested"
     ROOTS_CHANGED = "RootsChanged"
+    FORMATS_CHANGED = "FormatsChanged"
 
     # Why nothing can be done until somebody changes something.
     INVALID_SPEC = "InvalidSpec"
@@ -45,6 +49,7 @@ class Reason(StrEnum):
     AUTHORITY_REFUSED = "AuthorityRefused"
     BAD_CERTIFICATE = "BadCertificate"
     SECRET_NOT_WRITTEN = "SecretNotWritten"
+    NOT_REVOKED = "NotRevoked"
     RENEW_BEFORE_IGNORED = "RenewBeforeIgnored"
     DURATION_SHORTENED = "DurationShortened"
     OUTLIVES_ISSUER = "OutlivesIssuer"

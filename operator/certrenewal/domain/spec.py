@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from certrenewal.domain import annotation
 from certrenewal.domain.durations import parse_duration
+from certrenewal.domain.formats import Format, Profile, data_keys
 from certrenewal.domain.keys import KeyAlgorithm, KeyRotation
 from certrenewal.domain.names import Name, parse_names
 from certrenewal.domain.window import Window, parse_window
@@ -75,6 +77,22 @@ class Restart:
         return self.mode == "Auto" or workload in self.listed
 
 
+class Revoke(StrEnum):
+    """When the CA is told that a certificate is not to be used any more."""
+
+    ON_RENEW = "OnRenew"
+    ON_DELETE = "OnDelete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pkcs12:
+    """How key stores are encrypted, and which Secret of the same namespace has their password."""
+
+    password_secret: str
+    password_key: str = "password"
+    profile: Profile = Profile.MODERN
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verify:
     """Where the certificate is to be seen: a port of a Service; without ``host`` the one that the certificate names."""
@@ -98,6 +116,9 @@ class Spec:
     restart: Restart = field(default_factory=Restart)
     restart_window: Window | None = None
     verify: Verify | None = None
+    formats: frozenset[Format] = frozenset()
+    pkcs12: Pkcs12 | None = None
+    revoke: frozenset[Revoke] = frozenset()
 
 
 def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
@@ -115,11 +136,24 @@ def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
         restart=_read(spec, "spec.restart", "restart", Restart(), _restart),
         restart_window=_read(spec, "spec.restartWindow", "restartWindow", None, parse_window),
         verify=_read(spec, "spec.verify", "verify", None, _verify),
+        formats=_read(spec, "spec.formats", "formats", frozenset(), _formats),
+        pkcs12=_pkcs12(spec.get("pkcs12") or {}),
+        revoke=_read(spec, "spec.revoke", "revoke", frozenset(), _revoke),
     )
     if read.duration and isinstance(read.renew_before, timedelta) and read.renew_before >= read.duration:
         remedy = "write less than spec.duration, or a share of the lifetime such as 33%"
         raise InvalidSpec("spec.renewBefore", spec["renewBefore"], remedy)
+    _check_formats(read)
     return read
+
+
+def _check_formats(spec: Spec) -> None:
+    if Format.PKCS12 in spec.formats and spec.pkcs12 is None:
+        remedy = "pkcs12 needs spec.pkcs12.passwordSecretRef (annotation pkcs12-password-secret): a Secret's name"
+        raise InvalidSpec("spec.formats", ", ".join(sorted(spec.formats)), remedy)
+    taken = {spec.data_keys.crt, spec.data_keys.key, spec.data_keys.ca} & data_keys(spec.formats)
+    if taken:
+        raise InvalidSpec("spec.dataKeys", min(taken), "this key is that of a format in spec.formats")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +247,10 @@ _SHORT_FORMS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     annotation.RESTART: (("restart",), str),
     annotation.RESTART_WINDOW: (("restartWindow",), str),
     annotation.VERIFY: (("verify",), _host_and_port),
+    annotation.PKCS12_PASSWORD_SECRET: (("pkcs12", "passwordSecretRef", "name"), str),
+    annotation.PKCS12_PROFILE: (("pkcs12", "profile"), str),
+    annotation.FORMATS: (("formats",), _comma_list),
+    annotation.REVOKE: (("revoke",), _comma_list),
 }
 
 
@@ -249,7 +287,35 @@ def _renew_before(value: str) -> timedelta | Percent:
     return parse_duration(value)
 
 
-_Word = TypeVar("_Word", KeyAlgorithm, KeyRotation)
+def _formats(values: list[str]) -> frozenset[Format]:
+    return frozenset(_word(Format)(value) for value in values)
+
+
+def _revoke(values: list[str]) -> frozenset[Revoke]:
+    return frozenset(_word(Revoke)(value) for value in values)
+
+
+def _pkcs12(value: Mapping[str, Any]) -> Pkcs12 | None:
+    if not value:
+        return None
+    reference = value.get("passwordSecretRef") or {}
+    if "name" not in reference:
+        remedy = "name the Secret that has the password (annotation pkcs12-password-secret)"
+        raise InvalidSpec("spec.pkcs12.passwordSecretRef", reference, remedy)
+    return Pkcs12(
+        password_secret=_read(reference, "spec.pkcs12.passwordSecretRef.name", "name", "", _object_name),
+        password_key=_read(reference, "spec.pkcs12.passwordSecretRef.key", "key", "password", _data_key),
+        profile=_read(value, "spec.pkcs12.profile", "profile", Profile.MODERN, _word(Profile)),
+    )
+
+
+def _data_key(value: str) -> str:
+    if not _DATA_KEY.fullmatch(value):
+        raise ValueError("keys of a Secret hold letters, digits, '-', '_' and '.'")
+    return value
+
+
+_Word = TypeVar("_Word", KeyAlgorithm, KeyRotation, Format, Profile, Revoke)
 
 
 def _word(words: type[_Word]) -> Callable[[Any], _Word]:
@@ -266,9 +332,7 @@ def _data_keys(value: Mapping[str, str]) -> DataKeys:
     if unknown := set(value) - {"crt", "key", "ca"}:
         raise ValueError(f"there is no {min(unknown)!r}: name crt, key or ca")
     keys = DataKeys(**value)
-    chosen = (keys.crt, keys.key, keys.ca)
-    if not all(_DATA_KEY.fullmatch(name) for name in chosen):
-        raise ValueError("keys of a Secret hold letters, digits, '-', '_' and '.'")
+    chosen = tuple(map(_data_key, (keys.crt, keys.key, keys.ca)))
     if len(set(chosen)) < len(chosen):
         raise ValueError("certificate, key and roots need three different keys")
     return keys

@@ -195,6 +195,8 @@ class Recorded:
     failures: int
     renew_now: str
     workloads: Mapping[WorkloadRef, Ran]
+    revoke_now: str = ""
+    formats: frozenset[str] = frozenset()  # the keys of the Secret that hold other forms of ours
 
 
 def read_recorded(status: Status) -> Recorded:
@@ -215,12 +217,14 @@ def read_recorded(status: Status) -> Recorded:
         obtained=moment_of(latest.get("time")) if ours else None,
         failures=int((status.get("failure") or {}).get("count", 0)),
         renew_now=status.get("renewNow", ""),
+        revoke_now=status.get("revokeNow", ""),
         workloads={
             WorkloadRef(entry["kind"], entry["name"]): Ran(
                 entry.get("fingerprint", ""), moment_of(entry.get("notAfter")), moment_of(entry.get("restartedAt"))
             )
             for entry in status.get("workloads") or ()
         },
+        formats=frozenset(status.get("formats") or ()),
     )
 
 

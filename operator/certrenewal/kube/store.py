@@ -67,8 +67,11 @@ class Store:
         value = secret.data.get(reference.key) if secret else None
         return value.rstrip(b"\r\n") if value else None
 
-    async def write_secret(self, secret: Secret, data: Mapping[str, bytes]) -> str:
-        """Set these keys in one patch and nothing else; the new resourceVersion. Conflict if it changed since."""
+    async def write_secret(self, secret: Secret, data: Mapping[str, bytes | None]) -> str:
+        """Set these keys (None: remove) in one patch and nothing else; the new resourceVersion.
+
+        Conflict if it changed since it was read.
+        """
         body = {
             "metadata": {"uid": secret.uid, "resourceVersion": secret.resource_version},
             "data": _encoded(data),
@@ -77,7 +80,7 @@ class Store:
         answer = await self._client.request("PATCH", path, body=body, content_type=MERGE)
         return str(answer["metadata"]["resourceVersion"])
 
-    async def create_secret(self, namespace: str, name: str, data: Mapping[str, bytes], *, tls: bool) -> Secret:
+    async def create_secret(self, namespace: str, name: str, data: Mapping[str, bytes | None], *, tls: bool) -> Secret:
         """A new Secret, of type kubernetes.io/tls where it has that type's keys; Conflict where it exists."""
         body = {
             "apiVersion": "v1",
@@ -111,6 +114,30 @@ class Store:
         """Delete just this CertRenewal; nothing where it is gone or another has its name."""
         with contextlib.suppress(NotFound, Conflict):
             await self._client.request("DELETE", _renewal(namespace, name), body={"preconditions": {"uid": uid}})
+
+    async def put_config_map(self, namespace: str, name: str, content: Object, *, uid: str | None) -> Object:
+        """Create a ConfigMap, or change the one of that uid; Conflict where it is another by now."""
+        path = f"/api/v1/namespaces/{namespace}/configmaps"
+        metadata = {**content["metadata"], "name": name, **({"uid": uid} if uid else {})}
+        body = {**content, "metadata": metadata}
+        if uid is None:
+            whole = {"apiVersion": "v1", "kind": "ConfigMap", **body}
+            return await self._client.request("POST", f"{path}?fieldManager={MANAGER}", body=whole)
+        return await self._client.request(
+            "PATCH", f"{path}/{name}?fieldManager={MANAGER}", body=body, content_type=MERGE
+        )
+
+    async def delete_config_map(self, namespace: str, name: str, uid: str) -> None:
+        """Delete just this ConfigMap."""
+        with contextlib.suppress(NotFound, Conflict):
+            path = f"/api/v1/namespaces/{namespace}/configmaps/{name}"
+            await self._client.request("DELETE", path, body={"preconditions": {"uid": uid}})
+
+    async def set_finalizers(self, namespace: str, name: str, uid: str, version: int, finalizers: list[str]) -> Object:
+        """Set the finalizers of this very CertRenewal; Conflict if it changed since."""
+        body = {"metadata": {"uid": uid, "resourceVersion": str(version), "finalizers": finalizers}}
+        path = f"{_renewal(namespace, name)}?fieldManager={MANAGER}"
+        return await self._client.request("PATCH", path, body=body, content_type=MERGE)
 
     async def write_status(self, namespace: str, name: str, uid: str, patch: Mapping[str, Any]) -> Object:
         """Merge a patch into the status of this very CertRenewal."""
@@ -189,8 +216,8 @@ def _renewal(namespace: str, name: str) -> str:
     return f"/apis/{API_VERSION}/namespaces/{namespace}/certrenewals/{name}"
 
 
-def _encoded(data: Mapping[str, bytes]) -> dict[str, str]:
-    return {key: base64.b64encode(value).decode() for key, value in data.items()}
+def _encoded(data: Mapping[str, bytes | None]) -> dict[str, str | None]:
+    return {key: None if value is None else base64.b64encode(value).decode() for key, value in data.items()}
 
 
 def _secret(body: Object) -> Secret:

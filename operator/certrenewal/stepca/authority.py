@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -144,6 +145,31 @@ class Authority:
         answer = await self._call_showing(chain, key, Route.REKEY, "/1.0/rekey", body=body)
         return self._checked(answer, new_key, chain.leaf.names, Route.REKEY, now)
 
+    async def revoke(self, serial: str, *, reason: str, now: datetime) -> None:
+        """Have the CA renew this serial (decimal digits) no more; one that was revoked before is none the worse.
+
+        Refused says why not, with status 501 where the CA keeps no database.
+        """
+        if self.provisioner is None:
+            raise Refused(403, "this CertAuthority has no spec.provisioner: it cannot revoke")
+        token = tokens.revoke_token(
+            self.provisioner,
+            serial=serial,
+            audience=self._audience("/1.0/revoke"),
+            root_fingerprint=self.spec.fingerprint or fingerprint(self.roots[0]),
+            now=now,
+        )
+        body = {"serial": serial, "ott": token, "reason": reason, "reasonCode": 0, "passive": True}
+        try:
+            await self._call(None, "/1.0/revoke", body=body)
+        except Refused as refusal:
+            if refusal.status != HTTPStatus.BAD_REQUEST or "already revoked" not in str(refusal):
+                raise
+        except Unreachable as failure:
+            if failure.status != HTTPStatus.NOT_IMPLEMENTED:
+                raise
+            raise Refused(failure.status, "it keeps no database, and so no list of what is revoked") from None
+
     def _audience(self, path: str) -> str:
         """The CA compares scheme, host and path with its own names, and ignores the port."""
         return f"https://{urlsplit(self.spec.url).netloc}{path}"
@@ -167,7 +193,7 @@ class Authority:
 
     async def _call(
         self,
-        route: Route,
+        route: Route | None,
         path: str,
         *,
         body: Mapping[str, Any] | None = None,
@@ -181,7 +207,8 @@ class Authority:
             try:
                 return await self._transport.call("POST", path, body=body, headers=headers, context=context)
             finally:
-                metrics.CA_REQUEST_SECONDS.labels(route=route.value).observe(time.perf_counter() - started)
+                label = route.value if route else "Revoke"
+                metrics.CA_REQUEST_SECONDS.labels(route=label).observe(time.perf_counter() - started)
 
     @asynccontextmanager
     async def _client_certificate(self, chain: Chain, key: PrivateKey) -> AsyncIterator[ssl.SSLContext]:

@@ -59,6 +59,19 @@ def sign_token(
     return jwt.encode(header, claims, provisioner.key, algorithms=[provisioner.algorithm])
 
 
+def revoke_token(provisioner: Provisioner, *, serial: str, audience: str, root_fingerprint: str, now: datetime) -> str:
+    """A one-time token for ``/revoke``: its subject is the serial, in decimal digits."""
+    claims = {
+        "iss": provisioner.name,
+        "sub": serial,
+        "aud": audience,
+        "sha": root_fingerprint,
+        **_validity(now),
+    }
+    header = {"alg": provisioner.algorithm, "kid": provisioner.kid}
+    return jwt.encode(header, claims, provisioner.key, algorithms=[provisioner.algorithm])
+
+
 def renew_token(chain: Chain, key: PrivateKey, *, audience: str, now: datetime) -> str:
     """A bearer token for ``/renew``: the leaf's own key vouches for the chain in its header."""
     signing_key, algorithm = _own_key(key)

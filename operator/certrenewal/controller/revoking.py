@@ -1,0 +1,149 @@
+"""When is the CA told that a certificate is out of use: its successor is in use, or its CertRenewal is to go?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from certrenewal import metrics
+from certrenewal.controller.cache import Cache, Key, Renewal, parse_renewal
+from certrenewal.controller.obtaining import Authorities
+from certrenewal.controller.reporter import Reporter, about
+from certrenewal.domain.reasons import Reason
+from certrenewal.domain.retired import Retired, postponed, read_retired, with_retired
+from certrenewal.domain.spec import InvalidSpec, Revoke, parse_spec
+from certrenewal.domain.status import Status, moment_of
+from certrenewal.kube.errors import Conflict, NotFound
+from certrenewal.kube.store import Store
+from certrenewal.stepca.errors import AuthorityError, Refused, Unreachable
+
+FINALIZER = "certrenewal.dev/revoke"
+RETRY = timedelta(minutes=1)
+LONGEST_HOLD = timedelta(minutes=10)  # a CertRenewal that is to go waits so long for its CA
+
+
+class Publish(Protocol):
+    """Who writes statuses."""
+
+    async def publish(self, renewal: Renewal, status: Status) -> Renewal:
+        """Write what changed of a status, and remember it."""
+
+
+class Revoker:
+    """Revokes what is retired, and holds a CertRenewal that is to go until that is done."""
+
+    def __init__(
+        self,
+        *,
+        cache: Cache,
+        store: Store,
+        authorities: Authorities,
+        reporter: Reporter,
+        publish: Publish,
+        require: Callable[[], None],
+        clock: Callable[[], datetime],
+        grace: timedelta,
+    ) -> None:
+        self._cache = cache
+        self._store = store
+        self._authorities = authorities
+        self._reporter = reporter
+        self._publish = publish
+        self._require = require
+        self._clock = clock
+        self._grace = grace
+
+    async def settle(self, key: Key) -> datetime | None:
+        """Revoke what is due; when to look again."""
+        renewal = self._cache.renewals.get(key)
+        if renewal is None or renewal.deleting is not None:
+            return None
+        asked = _asked(renewal)
+        renewal = await self._hold(renewal, wanted=Revoke.ON_DELETE in asked)
+        retired = read_retired(renewal.status)
+        left: list[Retired] = []
+        moments: list[datetime] = []
+        for one in retired:
+            if not one.at_once and Revoke.ON_RENEW not in asked:
+                continue
+            due = one.due(renewal.status, self._grace)
+            after = one if due is None or due > self._clock() else await self._revoke(renewal, one)
+            if after is not None:
+                left.append(after)
+                moments += filter(None, [after.due(renewal.status, self._grace)])
+        if left != list(retired):
+            await self._publish.publish(renewal, with_retired(renewal.status, left))
+        return min(moments, default=None)
+
+    async def release(self, renewal: Renewal) -> datetime | None:
+        """A CertRenewal is to go: revoke its certificates, and let it, at the latest after a while."""
+        if FINALIZER not in renewal.finalizers or renewal.deleting is None:
+            return None
+        now = self._clock()
+        left = [one for one in _all_of(renewal, now) if await self._revoke(renewal, one) is not None]
+        if left and now < renewal.deleting + LONGEST_HOLD:
+            return min(now + RETRY, renewal.deleting + LONGEST_HOLD)
+        if left:
+            serials = ", ".join(one.serial for one in left)
+            message = f"serial {serials} was not revoked within {LONGEST_HOLD}, and is let go: revoke it at the CA"
+            await self._reporter.tell(about(renewal), Reason.NOT_REVOKED, message, warning=True)
+        await self._hold(renewal, wanted=False)
+        return None
+
+    async def _hold(self, renewal: Renewal, *, wanted: bool) -> Renewal:
+        """Put our finalizer on it, or take it off."""
+        if (FINALIZER in renewal.finalizers) is wanted:
+            return renewal
+        self._require()
+        finalizers = [name for name in renewal.finalizers if name != FINALIZER] + ([FINALIZER] if wanted else [])
+        try:
+            body = await self._store.set_finalizers(
+                renewal.key.namespace, renewal.key.name, renewal.uid, renewal.version, finalizers
+            )
+        except (Conflict, NotFound):
+            return renewal  # it changed meanwhile: news of that brings us back
+        changed = parse_renewal(body)
+        if changed.deleting is None:
+            self._cache.put_renewal(changed)
+        return changed
+
+    async def _revoke(self, renewal: Renewal, one: Retired) -> Retired | None:
+        """Revoke one serial: None where that is done, or never can be."""
+        now, name = self._clock(), renewal.authority
+        if one.not_after <= now:
+            return None  # what has ended needs no revocation
+        self._require()
+        view = self._authorities.view(name)
+        if view is None or not view.ready:
+            return postponed(one, message=view.message if view else "", until=now + RETRY)
+        try:
+            await self._authorities.use(name).revoke(one.serial, reason="replaced", now=now)
+        except Refused as refusal:
+            metrics.REVOCATIONS.labels(outcome="refused").inc()
+            message = f"serial {one.serial}: {refusal}"
+            await self._reporter.tell(about(renewal), Reason.NOT_REVOKED, message, warning=True)
+            return None  # asked again it would say the same
+        except AuthorityError as failure:
+            metrics.REVOCATIONS.labels(outcome="failed").inc()
+            if isinstance(failure, Unreachable) and not failure.answered:
+                self._authorities.report(name, failure)
+            return postponed(one, message=str(failure), until=now + RETRY)
+        metrics.REVOCATIONS.labels(outcome="revoked").inc()
+        await self._reporter.tell(about(renewal), Reason.REVOKED, f"serial {one.serial}")
+        return None
+
+
+def _asked(renewal: Renewal) -> frozenset[Revoke]:
+    try:
+        return parse_spec(renewal.key.name, renewal.spec).revoke
+    except InvalidSpec:
+        return frozenset()
+
+
+def _all_of(renewal: Renewal, now: datetime) -> list[Retired]:
+    """What is retired, and the certificate in use."""
+    certificate = renewal.status.get("certificate") or {}
+    end = moment_of(certificate.get("notAfter"))
+    current = [Retired(serial=certificate["serial"], not_after=end, since=now)] if end else []
+    return [*read_retired(renewal.status), *current]
