@@ -6,6 +6,8 @@ import socket
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from certrenewal.domain.hosts import Allowed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -24,4 +26,5 @@ class Settings:
     restarts_cooldown: timedelta = timedelta(seconds=10)
     restarts_together: int = 10
     trust_bundles: bool = True
+    hooks_allowed_hosts: Allowed = ()
     lease_duration: timedelta = timedelta(seconds=15)

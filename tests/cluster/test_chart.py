@@ -41,8 +41,9 @@ def clean(plane: ControlPlane, ca: StepCA) -> Iterator[ControlPlane]:
         ({"logLevel": "loud"}, "logLevel"),
         ({"watchNamespaces": "shop"}, "watchNamespaces"),
         ({"restarts": {"perMinute": 0}}, "perMinute"),
+        ({"hooks": {"allowedHosts": ["https://a.example.com"]}}, "allowedHosts"),
     ],
-    ids=["unknown value", "authority without url", "plain HTTP", "unknown level", "no list", "no restarts"],
+    ids=["unknown value", "authority without url", "plain HTTP", "unknown level", "no list", "no restarts", "no host"],
 )
 def test_bad_values_are_refused_by_name(plane: ControlPlane, values: dict[str, Any], named: str) -> None:
     with pytest.raises(RuntimeError) as refusal:

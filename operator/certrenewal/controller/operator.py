@@ -15,6 +15,7 @@ from certrenewal.controller.adoption import Adoption
 from certrenewal.controller.authorities import Authorities
 from certrenewal.controller.bundles import Bundles
 from certrenewal.controller.cache import Cache, Key, parse_renewal, parse_secret_meta
+from certrenewal.controller.hooks import Hooks
 from certrenewal.controller.probes import Probes
 from certrenewal.controller.reconcile import Reconciler
 from certrenewal.controller.reporter import Reporter
@@ -25,17 +26,19 @@ from certrenewal.domain.rollout import parse_workload
 from certrenewal.domain.spec import WorkloadRef
 from certrenewal.domain.status import roots_in_use
 from certrenewal.domain.timing import LONGEST_RETRY
-from certrenewal.kube.client import Client, Configuration
+from certrenewal.kube.client import Client, Configuration, server_hosts
 from certrenewal.kube.errors import ClusterError
 from certrenewal.kube.lease import Elector, LeaseTimes, NotLeading
 from certrenewal.kube.store import GROUP, VERSION, Store
 from certrenewal.kube.watching import Watching
+from certrenewal.outbound import Outbound
 from certrenewal.settings import Settings
 
 log = logging.getLogger(__name__)
 
 LEASE = "certrenewal"
 GRACE = 10.0  # seconds for looks under way at the end; the kubelet gives 30
+HOOKS_GRACE = 5.0  # the same for hooks under way
 SETTLED = 0.25  # seconds without an event after the last list
 
 
@@ -80,6 +83,17 @@ class Operator:
             poke=self.schedule.poke,
             clock=_now,
         )
+        self._outbound = Outbound(settings.hooks_allowed_hosts, api_server=server_hosts(configuration))
+        self._hooks = Hooks(
+            cache=self.cache,
+            store=self._store,
+            outbound=self._outbound,
+            view=self.authorities.view,
+            leads=self._leads,
+            require=self._elector.require,
+            poke=self.schedule.poke,
+            clock=_now,
+        )
         self._reconciler = Reconciler(
             cache=self.cache,
             store=self._store,
@@ -89,6 +103,7 @@ class Operator:
                 cache=self.cache,
                 store=self._store,
                 restarts=self._restarts,
+                hooks=self._hooks,
                 reporter=reporter,
                 require=self._elector.require,
                 clock=_now,
@@ -124,12 +139,18 @@ class Operator:
             "sync": self._sync(),
             "restarts": self._restarts.run(),
             "bundles": self.bundles.run(),
+            "hooks": self._hooks.run(),
             **{f"worker {number}": self._work() for number in range(self.settings.workers)},
         }
         self._tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
 
     async def stop(self) -> None:
         """Finish what is under way, release the Lease, close what is open."""
+        log.info("stopping")
+        with contextlib.suppress(TimeoutError):
+            # A hook that was delivered is still to be told of: the next leader would deliver it once more.
+            async with asyncio.timeout(HOOKS_GRACE):
+                await self._hooks.drain()
         with contextlib.suppress(TimeoutError):
             # A certificate that was just signed is still to be written: the next leader would ask for another.
             async with asyncio.timeout(GRACE):
@@ -141,6 +162,7 @@ class Operator:
                 task.cancel()
             await asyncio.gather(*group, return_exceptions=True)
         await self.authorities.close()
+        self._outbound.close()
         await self._client.close()
         await self._probes.stop()
 

@@ -59,6 +59,19 @@ class Restarts(Protocol):
         """The workloads that the API server does not let us restart, with its words."""
 
 
+class Hooks(Protocol):
+    """Who delivers hooks."""
+
+    def tell(self, renewal: Renewal, status: Status) -> tuple[Status, Condition | None]:
+        """The status with what became of its hooks, and the condition HooksDelivered where it has one."""
+
+    def want(self, renewal: Renewal) -> None:
+        """Deliver what this CertRenewal owes by its status."""
+
+    def forget(self, key: Key) -> None:
+        """The CertRenewal is gone."""
+
+
 class Teller:
     """Writes statuses and Events. Each method returns when to look again, None where only news can change anything."""
 
@@ -68,6 +81,7 @@ class Teller:
         cache: Cache,
         store: Store,
         restarts: Restarts,
+        hooks: Hooks,
         reporter: Reporter,
         require: Callable[[], None],
         clock: Callable[[], datetime],
@@ -75,6 +89,7 @@ class Teller:
         self._cache = cache
         self._store = store
         self._restarts = restarts
+        self._hooks = hooks
         self._reporter = reporter
         self._require = require
         self._clock = clock
@@ -217,10 +232,13 @@ class Teller:
         if not good and ready.get("status") == "True":
             finding = Finding(Reason(ready["reason"]), ready["message"])
             await self._trouble(renewal, renewal.status, finding, good=False)
+        else:
+            await self._publish(renewal, renewal.status)
         return min(until, leaf.not_after) if leaf and leaf.not_after > now else until
 
     def forget(self, key: Key) -> None:
         """The CertRenewal is gone, and so are its metrics."""
+        self._hooks.forget(key)
         for gauge in (metrics.CERTIFICATE_READY, metrics.CERTIFICATE_EXPIRY):
             with contextlib.suppress(KeyError):
                 gauge.remove(key.namespace, key.name)
@@ -254,7 +272,11 @@ class Teller:
         return with_condition(status, condition, generation=renewal.generation, now=self._clock())
 
     async def _publish(self, renewal: Renewal, status: Status) -> Renewal:
-        """Write what changed of a status, and remember it."""
+        """Write what changed of a status, and remember it; then see to its hooks."""
+        before = condition_of(renewal.status, "HooksDelivered")
+        status, condition = self._hooks.tell(renewal, status)
+        if condition is not None:
+            status = self._with(renewal, status, condition)
         patch = difference(renewal.status, {**status, "secretName": renewal.secret.name})
         if patch:
             self._require()
@@ -265,7 +287,18 @@ class Teller:
             renewal = parse_renewal(body)
             self._cache.put_renewal(renewal)
         self._measure(renewal)
+        self._hooks.want(renewal)
+        if condition is not None:
+            await self._tell_of_hooks(renewal, before, condition)
         return renewal
+
+    async def _tell_of_hooks(self, renewal: Renewal, before: Mapping[str, str], after: Condition) -> None:
+        """One Event where the condition changed; that nothing was ever owed is no news."""
+        if (before.get("status"), before.get("reason")) == (after.status, after.reason):
+            return
+        if before or after.status == "False":
+            warning = after.reason in (Reason.HOOK_FAILING, Reason.HOOK_DENIED)
+            await self._reporter.tell(about(renewal), after.reason, after.message, warning=warning)
 
     def _measure(self, renewal: Renewal) -> None:
         labels = {"namespace": renewal.key.namespace, "name": renewal.key.name}

@@ -15,11 +15,11 @@ RESTART_WINDOW = PREFIX + "restart-window"
 FORMATS = PREFIX + "formats"
 PKCS12_PASSWORD_SECRET = PREFIX + "pkcs12-password-secret"
 PKCS12_PROFILE = PREFIX + "pkcs12-profile"
+PING_URL = PREFIX + "ping-url"
 RENEW_NOW = PREFIX + "renew-now"
 
 # Read by later releases: refused rather than ignored, so that nobody waits for a file that never comes.
 REVOKE = PREFIX + "revoke"
-PING_URL = PREFIX + "ping-url"
 TOKEN = PREFIX + "token"
 
 ON_SECRETS = frozenset(
@@ -37,10 +37,11 @@ ON_SECRETS = frozenset(
         FORMATS,
         PKCS12_PASSWORD_SECRET,
         PKCS12_PROFILE,
+        PING_URL,
         RENEW_NOW,
     }
 )
-UNSUPPORTED = frozenset({REVOKE, PING_URL, TOKEN})
+UNSUPPORTED = frozenset({REVOKE, TOKEN})
 
 # On namespaces, and as a label on what they get.
 ROOTS = PREFIX + "roots"

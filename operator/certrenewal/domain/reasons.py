@@ -15,6 +15,7 @@ class Reason(StrEnum):
     RESTARTED = "Restarted"
     ROLLED_OUT = "RolledOut"
     NOTHING_TO_RESTART = "NothingToRestart"
+    DELIVERED = "Delivered"
     READY = "Ready"
 
     # Why a certificate is asked for.
@@ -56,6 +57,11 @@ class Reason(StrEnum):
     RESTART_FAILED = "RestartFailed"
     RESTART_DELAYED = "RestartDelayed"
     WINDOW_MISSED = "WindowMissed"
+
+    # The state of hooks.
+    HOOK_PENDING = "HookPending"
+    HOOK_FAILING = "HookFailing"
+    HOOK_DENIED = "HookDenied"
 
     # Why a CertAuthority is not ready.
     FINGERPRINT_MISMATCH = "FingerprintMismatch"

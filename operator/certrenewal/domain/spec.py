@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from certrenewal.domain import annotation
 from certrenewal.domain.durations import parse_duration
 from certrenewal.domain.formats import Format, Profile, data_keys
+from certrenewal.domain.hooks import Hook, InvalidHook, host_alone, parse_hooks, ping
 from certrenewal.domain.keys import KeyAlgorithm, KeyRotation
 from certrenewal.domain.names import Name, parse_names
 from certrenewal.domain.window import Window, parse_window
@@ -96,6 +97,7 @@ class Spec:
     restart_window: Window | None = None
     formats: frozenset[Format] = frozenset()
     pkcs12: Pkcs12 | None = None
+    hooks: tuple[Hook, ...] = ()
 
 
 def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
@@ -114,6 +116,7 @@ def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
         restart_window=_read(spec, "spec.restartWindow", "restartWindow", None, parse_window),
         formats=_read(spec, "spec.formats", "formats", frozenset(), _formats),
         pkcs12=_pkcs12(spec.get("pkcs12") or {}),
+        hooks=_hooks(spec.get("hooks") or ()),
     )
     if read.duration and isinstance(read.renew_before, timedelta) and read.renew_before >= read.duration:
         remedy = "write less than spec.duration, or a share of the lifetime such as 33%"
@@ -177,6 +180,8 @@ def _unknown(secret_annotations: Mapping[str, str]) -> InvalidSpec | None:
 def _about(key: str, value: str, refusal: ValueError) -> InvalidSpec:
     """The same refusal in the words of the annotation that the user wrote."""
     text = str(refusal)
+    if key == annotation.PING_URL:
+        value = host_alone(value)
     if isinstance(refusal, InvalidSpec):
         text = text.split(" cannot be read: ", 1)[-1]
     return InvalidSpec(f"annotation {key}", value, text)
@@ -217,6 +222,7 @@ _SHORT_FORMS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     annotation.PKCS12_PASSWORD_SECRET: (("pkcs12", "passwordSecretRef", "name"), str),
     annotation.PKCS12_PROFILE: (("pkcs12", "profile"), str),
     annotation.FORMATS: (("formats",), _comma_list),
+    annotation.PING_URL: (("hooks",), ping),
 }
 
 
@@ -269,6 +275,13 @@ def _pkcs12(value: Mapping[str, Any]) -> Pkcs12 | None:
         password_key=_read(reference, "spec.pkcs12.passwordSecretRef.key", "key", "password", _data_key),
         profile=_read(value, "spec.pkcs12.profile", "profile", Profile.MODERN, _word(Profile)),
     )
+
+
+def _hooks(values: Iterable[Mapping[str, Any]]) -> tuple[Hook, ...]:
+    try:
+        return parse_hooks(values)
+    except InvalidHook as refusal:
+        raise InvalidSpec(f"spec.hooks{refusal.path}", refusal.shown, str(refusal)) from None
 
 
 def _data_key(value: str) -> str:
