@@ -11,6 +11,7 @@ import click
 
 from certrenewal import __version__, logs
 from certrenewal.domain.durations import parse_duration
+from certrenewal.domain.hosts import Allowed, parse_entry
 from certrenewal.domain.kinds import Resource, parse_resource
 from certrenewal.settings import Settings
 
@@ -72,6 +73,20 @@ class _Resources(click.ParamType[tuple[Resource, ...]]):
             return value
         try:
             return tuple(dict.fromkeys(parse_resource(part.strip()) for part in value.split(",") if part.strip()))
+        except ValueError as refusal:
+            self.fail(str(refusal), param, ctx)
+
+
+class _Hosts(click.ParamType[Allowed]):
+    """A comma-separated list of hosts."""
+
+    name = "host,…"
+
+    def convert(self, value: str | Allowed, param: click.Parameter | None, ctx: click.Context | None) -> Allowed:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(parse_entry(text.strip()) for text in value.split(",") if text.strip())
         except ValueError as refusal:
             self.fail(str(refusal), param, ctx)
 
@@ -234,6 +249,15 @@ def main() -> None:
     envvar="CERTRENEWAL_TRUST_BUNDLES",
     show_envvar=True,
     help="Keep an authority's roots in a ConfigMap of every namespace that asks for them.",
+)
+@click.option(
+    "--hooks-allowed-hosts",
+    type=_Hosts(),
+    default="",
+    envvar="CERTRENEWAL_HOOKS_ALLOWED_HOSTS",
+    show_envvar=True,
+    help="Hosts that hooks may call: names, *.NAME, IP addresses and networks, each with :PORT or without; none where "
+    "empty.",
 )
 @click.option(
     "--lease-duration",

@@ -20,6 +20,7 @@ RESTART_DEADLINE = Gauge(
     "When the first certificate ends that a waiting workload runs; 0 where none is known.",
 )
 REVOCATIONS = Counter("certrenewal_revocations_total", "Certificates revoked, and attempts to.", ["outcome"])
+HOOKS = Counter("certrenewal_hooks_total", "Attempts to deliver a hook.", ["outcome"])
 SCHEDULE = Gauge("certrenewal_schedule_length", "Certificates with a next look.")
 LOOK_SECONDS = Histogram("certrenewal_look_seconds", "How long a look at one certificate takes.")
 API_REQUESTS = Counter("certrenewal_api_requests_total", "Requests to the API server.", ["method", "resource", "code"])

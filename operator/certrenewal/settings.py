@@ -6,6 +6,7 @@ import socket
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from certrenewal.domain.hosts import Allowed
 from certrenewal.domain.kinds import Resource
 
 
@@ -32,4 +33,5 @@ class Settings:
     extra_workloads: tuple[Resource, ...] = ()
     revocation_grace: timedelta = timedelta(minutes=5)
     trust_bundles: bool = True
+    hooks_allowed_hosts: Allowed = ()
     lease_duration: timedelta = timedelta(seconds=15)

@@ -43,6 +43,7 @@ def clean(plane: ControlPlane, ca: StepCA) -> Iterator[ControlPlane]:
         ({"restarts": {"perMinute": 0}}, "perMinute"),
         ({"extraWorkloads": [{"group": "apps", "version": "v1", "resource": "deployments"}]}, "group"),
         ({"extraWorkloads": [{"group": "argoproj.io", "resource": "rollouts"}]}, "version"),
+        ({"hooks": {"allowedHosts": ["https://a.example.com"]}}, "allowedHosts"),
     ],
     ids=[
         "unknown value",
@@ -53,6 +54,7 @@ def clean(plane: ControlPlane, ca: StepCA) -> Iterator[ControlPlane]:
         "no restarts",
         "a kind that is watched anyway",
         "a kind without a version",
+        "no host",
     ],
 )
 def test_bad_values_are_refused_by_name(plane: ControlPlane, values: dict[str, Any], named: str) -> None:

@@ -11,6 +11,8 @@ from tests.cluster.site import Site
 from tests.testbed import manifests
 from tests.testbed.api import ApiError
 
+HOOK = {"name": "ping", "url": "https://a.example.com/ping"}
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "days": ({"duration": "1d"}, "spec.duration"),
     "zero duration": ({"duration": "0s"}, "spec.duration"),
@@ -27,6 +29,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a port beyond ports": ({"verify": {"port": 65536}}, "spec.verify.port"),
     "a URL to verify": ({"verify": {"port": 443, "host": "https://web"}}, "spec.verify.host"),
     "bad Secret name": ({"secretName": "Web"}, "spec.secretName"),
+    "hook by plain HTTP": ({"hooks": [{**HOOK, "url": "http://a.example.com"}]}, "spec.hooks[0].url"),
+    "hook with a user": ({"hooks": [{**HOOK, "url": "https://u:p@a.example.com"}]}, "spec.hooks[0].url"),
+    "hooks of one name": ({"hooks": [HOOK, HOOK]}, "spec.hooks[1]"),
+    "hook that takes long": ({"hooks": [{**HOOK, "timeout": "61s"}]}, "spec.hooks[0].timeout"),
+    "GET with a body": ({"hooks": [{**HOOK, "method": "GET", "body": "{}"}]}, "spec.hooks[0].method"),
+    "body that is no text": ({"hooks": [{**HOOK, "body": {"a": 1}}]}, "spec.hooks[0].body"),
+    "roots twice": ({"hooks": [{**HOOK, "caBundle": "x", "authority": "y"}]}, "spec.hooks[0]"),
+    "header without a value": ({"hooks": [{**HOOK, "headers": [{"name": "A"}]}]}, "spec.hooks[0].headers[0]"),
 }
 
 BAD_AUTHORITIES: dict[str, tuple[dict[str, Any], str]] = {

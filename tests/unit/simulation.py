@@ -26,7 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from joserfc import jwk
 
 from certrenewal.controller.adoption import Adoption
-from certrenewal.controller.cache import Cache, Key, parse_renewal, parse_secret_meta
+from certrenewal.controller.cache import Cache, Key, Renewal, parse_renewal, parse_secret_meta
 from certrenewal.controller.reconcile import Reconciler
 from certrenewal.controller.reporter import Reporter
 from certrenewal.controller.revoking import Revoker
@@ -37,6 +37,7 @@ from certrenewal.domain.certificate import PrivateKey, dump_certificates, dump_k
 from certrenewal.domain.durations import format_duration, parse_duration
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import WorkloadRef
+from certrenewal.domain.status import Condition, Status
 from certrenewal.domain.timing import LONGEST_RETRY
 from certrenewal.kube.client import JSON, TIMEOUT, Client, Object
 from certrenewal.kube.errors import ClusterError, Conflict, NotFound
@@ -470,6 +471,20 @@ def _authority(world: World, replica: Replica) -> Authority:
     )
 
 
+class _NoHooks:
+    """Nobody is told of anything."""
+
+    def tell(self, renewal: Renewal, status: Status) -> tuple[Status, Condition | None]:
+        """Nothing to add."""
+        return status, None
+
+    def want(self, renewal: Renewal) -> None:
+        """Nothing is owed."""
+
+    def forget(self, key: Key) -> None:
+        """Nothing is known."""
+
+
 class _NoRestarts:
     """There are no workloads."""
 
@@ -509,6 +524,7 @@ class Replica:
             cache=self.cache,
             store=self._store,
             restarts=_NoRestarts(),
+            hooks=_NoHooks(),
             reporter=reporter,
             require=self.require,
             clock=clock,

@@ -18,6 +18,7 @@ from certrenewal.controller.authorities import Authorities
 from certrenewal.controller.bundles import Bundles
 from certrenewal.controller.bystanders import Bystanders
 from certrenewal.controller.cache import Cache, Key, parse_renewal, parse_secret_meta
+from certrenewal.controller.hooks import Hooks
 from certrenewal.controller.probes import Probes
 from certrenewal.controller.reconcile import Reconciler
 from certrenewal.controller.reloads import Reloads
@@ -33,19 +34,21 @@ from certrenewal.domain.rollout import parse_workload
 from certrenewal.domain.spec import WorkloadRef
 from certrenewal.domain.status import roots_in_use
 from certrenewal.domain.timing import LONGEST_RETRY
-from certrenewal.kube.client import Client, Configuration
+from certrenewal.kube.client import Client, Configuration, server_hosts
 from certrenewal.kube.errors import ClusterError
 from certrenewal.kube.exec import Executor
 from certrenewal.kube.lease import Elector, LeaseTimes, NotLeading
 from certrenewal.kube.pods import Pods
 from certrenewal.kube.store import GROUP, VERSION, Store
 from certrenewal.kube.watching import Watching
+from certrenewal.outbound import Outbound
 from certrenewal.settings import Settings
 
 log = logging.getLogger(__name__)
 
 LEASE = "certrenewal"
 GRACE = 10.0  # seconds for looks under way at the end; the kubelet gives 30
+HOOKS_GRACE = 5.0  # the same for hooks under way
 SETTLED = 0.25  # seconds without an event after the last list
 
 
@@ -116,6 +119,17 @@ class Operator:
             poke=self.schedule.poke,
             cluster_domain=settings.cluster_domain,
         )
+        self._outbound = Outbound(settings.hooks_allowed_hosts, api_server=server_hosts(configuration))
+        self._hooks = Hooks(
+            cache=self.cache,
+            store=self._store,
+            outbound=self._outbound,
+            view=self.authorities.view,
+            leads=self._leads,
+            require=self._elector.require,
+            poke=self.schedule.poke,
+            clock=_now,
+        )
         teller = Teller(
             cache=self.cache,
             store=self._store,
@@ -126,6 +140,7 @@ class Operator:
             servers=self._inquiries,
             hurry=self._touches.soon if self._touches else None,
             may_signal=settings.restarts_signal,
+            hooks=self._hooks,
         )
         self._reconciler = Reconciler(
             cache=self.cache,
@@ -186,6 +201,7 @@ class Operator:
             "restarts": self._restarts.run(),
             "looks": self._work(),
             "bundles": self.bundles.run(),
+            "hooks": self._hooks.run(),
         }
         if self._bystanders is not None:
             parts["bystanders"] = self._bystanders.run()
@@ -193,6 +209,11 @@ class Operator:
 
     async def stop(self) -> None:
         """Finish what is under way, release the Lease, close what is open."""
+        log.info("stopping")
+        with contextlib.suppress(TimeoutError):
+            # A hook that was delivered is still to be told of: the next leader would deliver it once more.
+            async with asyncio.timeout(HOOKS_GRACE):
+                await self._hooks.drain()
         with contextlib.suppress(TimeoutError):
             # A certificate that was just signed is still to be written: the next leader would ask for another.
             async with asyncio.timeout(GRACE):
@@ -208,6 +229,7 @@ class Operator:
             await self._touches.close()
         await self._executor.close()
         await self.authorities.close()
+        self._outbound.close()
         await self._client.close()
         await self._probes.stop()
 

@@ -71,6 +71,19 @@ class Servers(Protocol):
         """Nothing is to be asked about this certificate any more, or not now."""
 
 
+class Hooks(Protocol):
+    """Who delivers hooks."""
+
+    def tell(self, renewal: Renewal, status: Status) -> tuple[Status, Condition | None]:
+        """The status with what became of its hooks, and the condition HooksDelivered where it has one."""
+
+    def want(self, renewal: Renewal) -> None:
+        """Deliver what this CertRenewal owes by its status."""
+
+    def forget(self, key: Key) -> None:
+        """The CertRenewal is gone."""
+
+
 class Teller:
     """Writes statuses and Events. Each method returns when to look again, None where only news can change anything."""
 
@@ -80,6 +93,7 @@ class Teller:
         cache: Cache,
         store: Store,
         restarts: Restarts,
+        hooks: Hooks,
         reporter: Reporter,
         require: Callable[[], None],
         clock: Callable[[], datetime],
@@ -93,6 +107,7 @@ class Teller:
         self._servers = servers
         self._hurry = hurry
         self._may_signal = may_signal
+        self._hooks = hooks
         self._reporter = reporter
         self._require = require
         self._clock = clock
@@ -285,12 +300,15 @@ class Teller:
         if not good and ready.get("status") == "True":
             finding = Finding(Reason(ready["reason"]), ready["message"])
             await self._trouble(renewal, renewal.status, finding, good=False)
+        else:
+            await self.publish(renewal, renewal.status)
         return min(until, leaf.not_after) if leaf and leaf.not_after > now else until
 
     def forget(self, key: Key) -> None:
         """The CertRenewal is gone, and so are its metrics."""
         if self._servers is not None:
             self._servers.spare(key)
+        self._hooks.forget(key)
         for gauge in (metrics.CERTIFICATE_READY, metrics.CERTIFICATE_EXPIRY):
             with contextlib.suppress(KeyError):
                 gauge.remove(key.namespace, key.name)
@@ -324,7 +342,11 @@ class Teller:
         return with_condition(status, condition, generation=renewal.generation, now=self._clock())
 
     async def publish(self, renewal: Renewal, status: Status) -> Renewal:
-        """Write what changed of a status, and remember it."""
+        """Write what changed of a status, and remember it; then see to its hooks."""
+        before = condition_of(renewal.status, "HooksDelivered")
+        status, condition = self._hooks.tell(renewal, status)
+        if condition is not None:
+            status = self._with(renewal, status, condition)
         wanted = {**status, "secretName": renewal.secret.name}
         for _ in range(2):  # the first answer may show what the watch has not: a write of ours whose answer got lost
             patch = difference(renewal.status, wanted)
@@ -338,7 +360,18 @@ class Teller:
             renewal = parse_renewal(body)
             self._cache.put_renewal(renewal)
         self._measure(renewal)
+        self._hooks.want(renewal)
+        if condition is not None:
+            await self._tell_of_hooks(renewal, before, condition)
         return renewal
+
+    async def _tell_of_hooks(self, renewal: Renewal, before: Mapping[str, str], after: Condition) -> None:
+        """One Event where the condition changed; that nothing was ever owed is no news."""
+        if (before.get("status"), before.get("reason")) == (after.status, after.reason):
+            return
+        if before or after.status == "False":
+            warning = after.reason in (Reason.HOOK_FAILING, Reason.HOOK_DENIED)
+            await self._reporter.tell(about(renewal), after.reason, after.message, warning=warning)
 
     def _measure(self, renewal: Renewal) -> None:
         labels = {"namespace": renewal.key.namespace, "name": renewal.key.name}

@@ -17,11 +17,11 @@ FORMATS = PREFIX + "formats"
 PKCS12_PASSWORD_SECRET = PREFIX + "pkcs12-password-secret"
 PKCS12_PROFILE = PREFIX + "pkcs12-profile"
 REVOKE = PREFIX + "revoke"
+PING_URL = PREFIX + "ping-url"
 RENEW_NOW = PREFIX + "renew-now"
 REVOKE_NOW = PREFIX + "revoke-now"
 
 # Read by later releases: refused rather than ignored, so that nobody waits for a file that never comes.
-PING_URL = PREFIX + "ping-url"
 TOKEN = PREFIX + "token"
 
 ON_SECRETS = frozenset(
@@ -41,11 +41,12 @@ ON_SECRETS = frozenset(
         PKCS12_PASSWORD_SECRET,
         PKCS12_PROFILE,
         REVOKE,
+        PING_URL,
         RENEW_NOW,
         REVOKE_NOW,
     }
 )
-UNSUPPORTED = frozenset({PING_URL, TOKEN})
+UNSUPPORTED = frozenset({TOKEN})
 
 # On namespaces, and as a label on what they get.
 ROOTS = PREFIX + "roots"

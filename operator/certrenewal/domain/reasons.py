@@ -17,6 +17,7 @@ class Reason(StrEnum):
     RELOADED = "Reloaded"
     ROLLED_OUT = "RolledOut"
     NOTHING_TO_RESTART = "NothingToRestart"
+    DELIVERED = "Delivered"
     READY = "Ready"
 
     # Why a certificate is asked for.
@@ -66,6 +67,11 @@ class Reason(StrEnum):
     SERVING_OTHER = "ServingOther"
     NOT_SERVING = "NotServing"
     SERVING_UNKNOWN = "ServingUnknown"
+
+    # The state of hooks.
+    HOOK_PENDING = "HookPending"
+    HOOK_FAILING = "HookFailing"
+    HOOK_DENIED = "HookDenied"
 
     # Why a CertAuthority is not ready.
     FINGERPRINT_MISMATCH = "FingerprintMismatch"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from certrenewal.domain import annotation
 from certrenewal.domain.durations import parse_duration
 from certrenewal.domain.formats import Format, Profile, data_keys
+from certrenewal.domain.hooks import Hook, InvalidHook, host_alone, parse_hooks, ping
 from certrenewal.domain.keys import KeyAlgorithm, KeyRotation
 from certrenewal.domain.names import Name, parse_names
 from certrenewal.domain.window import Window, parse_window
@@ -119,6 +120,7 @@ class Spec:
     formats: frozenset[Format] = frozenset()
     pkcs12: Pkcs12 | None = None
     revoke: frozenset[Revoke] = frozenset()
+    hooks: tuple[Hook, ...] = ()
 
 
 def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
@@ -139,6 +141,7 @@ def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
         formats=_read(spec, "spec.formats", "formats", frozenset(), _formats),
         pkcs12=_pkcs12(spec.get("pkcs12") or {}),
         revoke=_read(spec, "spec.revoke", "revoke", frozenset(), _revoke),
+        hooks=_hooks(spec.get("hooks") or ()),
     )
     if read.duration and isinstance(read.renew_before, timedelta) and read.renew_before >= read.duration:
         remedy = "write less than spec.duration, or a share of the lifetime such as 33%"
@@ -202,6 +205,8 @@ def _unknown(secret_annotations: Mapping[str, str]) -> InvalidSpec | None:
 def _about(key: str, value: str, refusal: ValueError) -> InvalidSpec:
     """The same refusal in the words of the annotation that the user wrote."""
     text = str(refusal)
+    if key == annotation.PING_URL:
+        value = host_alone(value)
     if isinstance(refusal, InvalidSpec):
         text = text.split(" cannot be read: ", 1)[-1]
     return InvalidSpec(f"annotation {key}", value, text)
@@ -251,6 +256,7 @@ _SHORT_FORMS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     annotation.PKCS12_PROFILE: (("pkcs12", "profile"), str),
     annotation.FORMATS: (("formats",), _comma_list),
     annotation.REVOKE: (("revoke",), _comma_list),
+    annotation.PING_URL: (("hooks",), ping),
 }
 
 
@@ -307,6 +313,13 @@ def _pkcs12(value: Mapping[str, Any]) -> Pkcs12 | None:
         password_key=_read(reference, "spec.pkcs12.passwordSecretRef.key", "key", "password", _data_key),
         profile=_read(value, "spec.pkcs12.profile", "profile", Profile.MODERN, _word(Profile)),
     )
+
+
+def _hooks(values: Iterable[Mapping[str, Any]]) -> tuple[Hook, ...]:
+    try:
+        return parse_hooks(values)
+    except InvalidHook as refusal:
+        raise InvalidSpec(f"spec.hooks{refusal.path}", refusal.shown, str(refusal)) from None
 
 
 def _data_key(value: str) -> str:

@@ -44,6 +44,12 @@ async def load_configuration() -> kubernetes.Configuration:
     return configuration
 
 
+def server_hosts(configuration: kubernetes.Configuration) -> frozenset[str]:
+    """The hosts by which this process, or another one in a pod, reaches the API server."""
+    hosts = (urlsplit(configuration.host).hostname, os.environ.get("KUBERNETES_SERVICE_HOST"))
+    return frozenset(filter(None, hosts))
+
+
 class Client:
     """Requests with the account's credentials; errors in the words of `kube.errors`."""
 

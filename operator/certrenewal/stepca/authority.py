@@ -7,7 +7,6 @@ it leads to a trusted root. Limits of the CertAuthority hold over all its calls.
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -28,6 +27,7 @@ from certrenewal.domain.certificate import (
     Chain,
     Malformed,
     PrivateKey,
+    dump_certificates,
     dump_key,
     fingerprint,
     key_fits,
@@ -39,8 +39,9 @@ from certrenewal.domain.routes import Route
 from certrenewal.stepca import keys, tokens
 from certrenewal.stepca.errors import BadAnswer, Refused, Unreachable
 from certrenewal.stepca.provisioner import Provisioner, current_entry, find
-from certrenewal.stepca.transport import Transport, client_context
+from certrenewal.stepca.transport import Transport
 from certrenewal.stepca.trust import fetch_intermediates, fetch_roots, no_longer_named, pinned_roots, united
+from certrenewal.tls import client_context, show
 
 # A certificate from a CA whose clock runs ahead is still used; step-ca backdates by a minute itself.
 CLOCK_TOLERANCE = timedelta(minutes=5)
@@ -212,15 +213,10 @@ class Authority:
 
     @asynccontextmanager
     async def _client_certificate(self, chain: Chain, key: PrivateKey) -> AsyncIterator[ssl.SSLContext]:
-        """A TLS context that shows the chain. Python loads keys from files only: this one lives in memory."""
+        """A TLS context that shows the chain."""
         async with self._handshakes:
-            context = client_context(self.roots)
-            file = os.memfd_create("client", os.MFD_CLOEXEC)
-            try:
-                os.write(file, dump_key(key) + chain.pem)
-                context.load_cert_chain(f"/proc/self/fd/{file}")
-            finally:
-                os.close(file)
+            context = client_context(dump_certificates(self.roots))
+            show(context, dump_key(key) + chain.pem)
             yield context
 
     def _checked(

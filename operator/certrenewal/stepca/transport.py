@@ -16,6 +16,7 @@ from cryptography import x509
 from certrenewal.domain.certificate import dump_certificates
 from certrenewal.domain.reasons import Reason
 from certrenewal.stepca.errors import BadAnswer, NotReady, Refused, Unreachable
+from certrenewal.tls import client_context
 
 # step-ca closes an idle connection after 15 s; one that we close first never fails under a request.
 KEEP_ALIVE = 10.0
@@ -31,7 +32,7 @@ class Transport:
     def __init__(self, url: str, roots: Iterable[x509.Certificate] | None) -> None:
         self._url = url
         self.skew: timedelta | None = None  # how far the CA's clock was ahead of ours at its last answer
-        self._ssl: ssl.SSLContext | bool = False if roots is None else client_context(roots)
+        self._ssl: ssl.SSLContext | bool = False if roots is None else client_context(dump_certificates(roots))
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(keepalive_timeout=KEEP_ALIVE, limit=0), timeout=TIMEOUT
         )
@@ -81,13 +82,6 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
         if sum(map(len, chunks)) > LARGEST_ANSWER:
             raise BadAnswer(f"{response.url.path} answered with more than {LARGEST_ANSWER} bytes")
     return b"".join(chunks)
-
-
-def client_context(roots: Iterable[x509.Certificate]) -> ssl.SSLContext:
-    """A TLS client that trusts just these roots."""
-    context = ssl.create_default_context(cadata=dump_certificates(roots).decode())
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
 
 
 def _answer(response: aiohttp.ClientResponse, text: bytes) -> dict[str, Any]:
