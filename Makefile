@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 STAMP := $(VENV)/.installed
 export PYTHONPATH := .
 
@@ -36,7 +37,7 @@ unit: $(STAMP) ## tests of the pure core and of the docs, in seconds
 	@$(BIN)/pytest tests/unit tests/docs -q
 
 cluster: $(STAMP) tools ## tests on a real API server and a real step-ca
-	@$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/docs
+	@$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/docs -n $(WORKERS) --dist loadfile
 
 bench: $(STAMP) tools ## every figure of docs/benchmarks.md, measured anew (about an hour)
 	@$(BIN)/python -m tests.bench

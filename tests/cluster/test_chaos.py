@@ -23,7 +23,7 @@ from tests.testbed.operators import Operator
 from tests.testbed.processes import until
 
 SEED = 20261124
-CERTIFICATES = 120
+CERTIFICATES = 200
 WORKLOADS = 20
 CHAOS = 75.0  # seconds: longer than the life of most certificates
 LEASE = {"CERTRENEWAL_LEASE_DURATION": "4s"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -23,7 +24,9 @@ T = TypeVar("T")
 
 POLL = 0.05
 TAIL = 2000
-_PORTS = range(20000, 30000)  # below every usual range of ephemeral ports, so that a restart finds its port free
+# Below every usual range of ephemeral ports, so that a restart finds its port free; test runs side by side share none.
+_RUN = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0) % 4
+_PORTS = range(20000 + 2500 * _RUN, 22500 + 2500 * _RUN)
 
 # PR_SET_PDEATHSIG and SIGKILL, set by a short-lived Python: between fork and exec it would be unsafe beside threads.
 _LEASH = """

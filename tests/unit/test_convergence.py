@@ -136,8 +136,12 @@ class Lawful(World):
             return
         reason = self.problem() or ("renew-now" if self.requested(replica) else None)
         assert reason or self.clock.now >= self.planned(self.leaf()), "asked before the planned time"
-        usable = [certificate for certificate in replica.unwritten if self._is_wanted(certificate)]
+        usable = [one for one in replica.unwritten if self._is_wanted(one) and not self._is_outdone(one)]
         assert not usable, "asked again while a certificate waits to be written"
+
+    def _is_outdone(self, certificate: x509.Certificate) -> bool:
+        """Whether the Secret holds one that the other replica got later."""
+        return is_matched(self.data()) and self.leaf().serial_number > certificate.serial_number
 
     def _is_wanted(self, certificate: x509.Certificate) -> bool:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

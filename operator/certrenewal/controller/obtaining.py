@@ -54,6 +54,7 @@ class Obtained:
     issued: Issued
     reason: Reason
     duration: timedelta | None  # what was asked for; None: the CA's default
+    replaces: str | None  # the fingerprint of the certificate that was there; None: there was none
     refused: tuple[tuple[Route, str], ...] = ()  # the routes tried before, with the CA's words
 
 
@@ -93,7 +94,13 @@ async def ask(
                 authorities.report(observed.authority.name, failure)
             raise
         else:
-            return Obtained(issued=issued, reason=step.finding.reason, duration=duration, refused=tuple(refused))
+            return Obtained(
+                issued=issued,
+                reason=step.finding.reason,
+                duration=duration,
+                replaces=observed.leaf.fingerprint if observed.leaf else None,
+                refused=tuple(refused),
+            )
     raise Refused(403, "no route is left for this certificate")
 
 

@@ -288,9 +288,9 @@ class Reconciler:
         if observed.revoke_requested and kept.reason is not Reason.REVOCATION_REQUESTED:
             return None  # it may have the key that is not to be used any more
         issued = kept.issued
-        newer = observed.leaf is not None and observed.leaf.not_before > issued.chain.leaf.not_before
-        if newer and is_good(observed, self._clock()) is None:
-            return None  # another replica led meanwhile, and wrote it
+        held = observed.leaf.fingerprint if observed.leaf else None
+        if held != kept.replaces and is_good(observed, self._clock()) is None:
+            return None  # another replica led meanwhile, and wrote a newer one
         candidate = replace(
             observed,
             held=read_held(issued.chain.pem, dump_key(issued.key), observed.authority.bundle),
