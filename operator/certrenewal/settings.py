@@ -24,4 +24,8 @@ class Settings:
     restarts_cooldown: timedelta = timedelta(seconds=10)
     restarts_together: int = 10
     trust_bundles: bool = True
+    token_listen: tuple[str, int] | None = None
+    token_names: tuple[str, ...] = ()
+    token_authority: str = "default"
+    tokens_per_minute: int = 10
     lease_duration: timedelta = timedelta(seconds=15)

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from certrenewal.controller.cache import Cache, Key, Renewal, SecretMeta, parse_renewal
 from certrenewal.controller.reporter import Reporter
 from certrenewal.domain.decision import Finding
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import InvalidSpec, Wish, is_opted_in, parse_spec, read_wish
 from certrenewal.kube.errors import Rejected
-from certrenewal.kube.store import Store, Subject
+from certrenewal.kube.store import Secret, Store, Subject
 
 
 class Adoption:
-    """Keeps CertRenewals in step with the annotations of Secrets."""
+    """Keeps CertRenewals in step with the annotations of Secrets.
 
-    def __init__(self, cache: Cache, store: Store, reporter: Reporter) -> None:
+    ``withdraw`` takes a token out of a Secret that asks for none any more.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        store: Store,
+        reporter: Reporter,
+        *,
+        withdraw: Callable[[Renewal, Secret | None], Awaitable[Renewal]],
+    ) -> None:
         self._cache = cache
         self._store = store
         self._reporter = reporter
+        self._withdraw = withdraw
         self._told: dict[Key, str] = {}
 
     async def settle(self, key: Key) -> Renewal | None:
@@ -59,6 +72,7 @@ class Adoption:
         found = await self._store.read_secret(renewal.key.namespace, renewal.key.name)
         if found is not None and found.uid == renewal.owner_uid and is_opted_in(found.annotations):
             return renewal  # the watch has not shown us this yet
+        await self._withdraw(renewal, found if found is not None and found.uid == renewal.owner_uid else None)
         await self._store.delete_renewal(renewal.key.namespace, renewal.key.name, renewal.uid)
         self._cache.lose_renewal(renewal.key)
         return None

@@ -154,7 +154,7 @@ class Teller:
         standings = stand(dependents, current, read_recorded(renewal.status), now)
         status = self._with(renewal, with_workloads(status, standings), rolled_out(standings))
         before = condition_of(renewal.status, "RolledOut")
-        renewal = await self._publish(renewal, status)
+        renewal = await self.publish(renewal, status)
         self._queue(renewal, standings, current)
         after = condition_of(status, "RolledOut")
         if before.get("reason") != after["reason"]:
@@ -184,7 +184,7 @@ class Teller:
             return renewal
         standings = stand(workloads, current_of({}, spec, refused={}), recorded, self._clock())
         ready = Condition(type="Ready", status="False", reason=need.reason, message=need.message)
-        return await self._publish(renewal, self._with(renewal, with_workloads(renewal.status, standings), ready))
+        return await self.publish(renewal, self._with(renewal, with_workloads(renewal.status, standings), ready))
 
     async def repaired(self, renewal: Renewal, finding: Finding) -> None:
         """The roots were written again. Putting them beside a certificate just found is part of taking it over."""
@@ -241,7 +241,7 @@ class Teller:
             type="Ready", status="True" if good else "False", reason=finding.reason, message=finding.message
         )
         before = condition_of(renewal.status, "Ready")
-        await self._publish(renewal, self._with(renewal, status, ready))
+        await self.publish(renewal, self._with(renewal, status, ready))
         if (before.get("status"), before.get("reason"), before.get("message")) != (
             ready.status,
             ready.reason,
@@ -253,7 +253,7 @@ class Teller:
     def _with(self, renewal: Renewal, status: Status, condition: Condition) -> Status:
         return with_condition(status, condition, generation=renewal.generation, now=self._clock())
 
-    async def _publish(self, renewal: Renewal, status: Status) -> Renewal:
+    async def publish(self, renewal: Renewal, status: Status) -> Renewal:
         """Write what changed of a status, and remember it."""
         patch = difference(renewal.status, {**status, "secretName": renewal.secret.name})
         if patch:
@@ -268,6 +268,8 @@ class Teller:
         return renewal
 
     def _measure(self, renewal: Renewal) -> None:
+        if renewal.is_token:
+            return
         labels = {"namespace": renewal.key.namespace, "name": renewal.key.name}
         metrics.CERTIFICATE_READY.labels(**labels).set(condition_of(renewal.status, "Ready").get("status") == "True")
         if renewal.urgency:

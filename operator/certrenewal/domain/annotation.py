@@ -16,11 +16,13 @@ FORMATS = PREFIX + "formats"
 PKCS12_PASSWORD_SECRET = PREFIX + "pkcs12-password-secret"
 PKCS12_PROFILE = PREFIX + "pkcs12-profile"
 RENEW_NOW = PREFIX + "renew-now"
+TOKEN = PREFIX + "token"
+TOKEN_LIFETIME = PREFIX + "token-lifetime"
+TOKEN_NOW = PREFIX + "token-now"
 
 # Read by later releases: refused rather than ignored, so that nobody waits for a file that never comes.
 REVOKE = PREFIX + "revoke"
 PING_URL = PREFIX + "ping-url"
-TOKEN = PREFIX + "token"
 
 ON_SECRETS = frozenset(
     {
@@ -38,9 +40,12 @@ ON_SECRETS = frozenset(
         PKCS12_PASSWORD_SECRET,
         PKCS12_PROFILE,
         RENEW_NOW,
+        TOKEN,
+        TOKEN_LIFETIME,
+        TOKEN_NOW,
     }
 )
-UNSUPPORTED = frozenset({REVOKE, PING_URL, TOKEN})
+UNSUPPORTED = frozenset({REVOKE, PING_URL})
 
 # On namespaces, and as a label on what they get.
 ROOTS = PREFIX + "roots"

@@ -16,6 +16,8 @@ class Reason(StrEnum):
     ROLLED_OUT = "RolledOut"
     NOTHING_TO_RESTART = "NothingToRestart"
     READY = "Ready"
+    TOKEN_ISSUED = "TokenIssued"
+    TOKEN_CANCELLED = "TokenCancelled"
 
     # Why a certificate is asked for.
     MISSING = "Missing"
@@ -32,6 +34,8 @@ class Reason(StrEnum):
     RENEWAL_REQUESTED = "RenewalRequested"
     ROOTS_CHANGED = "RootsChanged"
     FORMATS_CHANGED = "FormatsChanged"
+    TOKEN_REQUESTED = "TokenRequested"
+    AUTHORITY_RECOVERED = "AuthorityRecovered"
 
     # Why nothing can be done until somebody changes something.
     INVALID_SPEC = "InvalidSpec"
@@ -40,6 +44,7 @@ class Reason(StrEnum):
     NAME_DENIED = "NameDenied"
     AUTHORITY_NOT_FOUND = "AuthorityNotFound"
     AUTHORITY_NOT_READY = "AuthorityNotReady"
+    TOKEN_EXPIRED = "TokenExpired"
 
     # What went wrong in an attempt.
     AUTHORITY_UNREACHABLE = "AuthorityUnreachable"
@@ -49,6 +54,7 @@ class Reason(StrEnum):
     RENEW_BEFORE_IGNORED = "RenewBeforeIgnored"
     DURATION_SHORTENED = "DurationShortened"
     OUTLIVES_ISSUER = "OutlivesIssuer"
+    TOKEN_NOT_CANCELLED = "TokenNotCancelled"
 
     # The state of a rollout.
     RESTART_PENDING = "RestartPending"

@@ -7,13 +7,13 @@ it leads to a trusted root. Limits of the CertAuthority hold over all its calls.
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,7 +27,6 @@ from certrenewal.domain.certificate import (
     Chain,
     Malformed,
     PrivateKey,
-    dump_key,
     fingerprint,
     key_fits,
     parse_chain,
@@ -38,7 +37,7 @@ from certrenewal.domain.routes import Route
 from certrenewal.stepca import keys, tokens
 from certrenewal.stepca.errors import BadAnswer, Refused, Unreachable
 from certrenewal.stepca.provisioner import Provisioner, current_entry, find
-from certrenewal.stepca.transport import Transport, client_context
+from certrenewal.stepca.transport import Transport, client_context, show
 from certrenewal.stepca.trust import fetch_intermediates, fetch_roots, no_longer_named, pinned_roots, united
 
 # A certificate from a CA whose clock runs ahead is still used; step-ca backdates by a minute itself.
@@ -53,6 +52,16 @@ class Issued:
     chain: Chain
     key: PrivateKey = field(repr=False)
     route: Route
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Minted:
+    """A one-time token for somebody else, with what its holder has to know. The token stays out of the repr."""
+
+    token: str = field(repr=False)
+    url: str
+    fingerprint: str  # of the root
+    expires: datetime
 
 
 class Authority:
@@ -115,7 +124,7 @@ class Authority:
             self.provisioner,
             names=names,
             audience=self._audience("/1.0/sign"),
-            root_fingerprint=self.spec.fingerprint or fingerprint(self.roots[0]),
+            root_fingerprint=self.root_fingerprint,
             csr=csr,
             now=now,
         )
@@ -124,6 +133,43 @@ class Authority:
             body["notAfter"] = format_duration(duration)
         answer = await self._call(Route.SIGN, "/1.0/sign", body=body)
         return self._checked(answer, key, names, Route.SIGN, now)
+
+    @property
+    def root_fingerprint(self) -> str:
+        """By which a client that knows nothing else recognises this CA: that of a root pinned and still named."""
+        alive = [root for root in self.pinned if root in self.named] or [*self.pinned]
+        return self.spec.fingerprint or fingerprint(alive[0])
+
+    def mint(self, *, names: Sequence[Name], lifetime: timedelta, now: datetime) -> Minted:
+        """A one-time token for somebody who keeps the key; the CA is not asked."""
+        if self.provisioner is None:
+            raise Refused(403, "this CertAuthority has no spec.provisioner: it can only renew")
+        token = tokens.sign_token(
+            self.provisioner,
+            names=names,
+            audience=self._audience("/1.0/sign"),
+            root_fingerprint=self.root_fingerprint,
+            csr=None,
+            now=now,
+            lifetime=lifetime,
+        )
+        expires = now.replace(microsecond=0) + timedelta(seconds=int(lifetime.total_seconds()))
+        return Minted(token=token, url=self.spec.url, fingerprint=self.root_fingerprint, expires=expires)
+
+    async def burn(self, token: str) -> bool:
+        """Make a one-time token worthless; False where it was so already, used or older than the CA's start.
+
+        step-ca notes a token as used before it compares it with the request: one that contradicts it is refused,
+        and nothing is issued.
+        """
+        body = {"csr": keys.contradiction().public_bytes(Encoding.PEM).decode(), "ott": token}
+        try:
+            await self._call("Burn", "/1.0/sign", body=body)
+        except Refused as refusal:
+            if refusal.status not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+                raise
+            return refusal.status == HTTPStatus.FORBIDDEN
+        return True
 
     async def renew_by_token(self, chain: Chain, key: PrivateKey, *, now: datetime) -> Issued:
         """The same certificate with new dates; the leaf's key signs a token for it."""
@@ -165,7 +211,7 @@ class Authority:
 
     async def _call(
         self,
-        route: Route,
+        route: str,
         path: str,
         *,
         body: Mapping[str, Any] | None = None,
@@ -177,19 +223,14 @@ class Authority:
             try:
                 return await self._transport.call("POST", path, body=body, headers=headers, context=context)
             finally:
-                metrics.CA_REQUEST_SECONDS.labels(route=route.value).observe(time.perf_counter() - started)
+                metrics.CA_REQUEST_SECONDS.labels(route=str(route)).observe(time.perf_counter() - started)
 
     @asynccontextmanager
     async def _client_certificate(self, chain: Chain, key: PrivateKey) -> AsyncIterator[ssl.SSLContext]:
-        """A TLS context that shows the chain. Python loads keys from files only: this one lives in memory."""
+        """A TLS context that shows the chain."""
         async with self._handshakes:
             context = client_context(self.roots)
-            file = os.memfd_create("client", os.MFD_CLOEXEC)
-            try:
-                os.write(file, dump_key(key) + chain.pem)
-                context.load_cert_chain(f"/proc/self/fd/{file}")
-            finally:
-                os.close(file)
+            show(context, chain, key)
             yield context
 
     def _checked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from typing import Any, Self
 import aiohttp
 from cryptography import x509
 
-from certrenewal.domain.certificate import dump_certificates
+from certrenewal.domain.certificate import Chain, PrivateKey, dump_certificates, dump_key
 from certrenewal.domain.reasons import Reason
 from certrenewal.stepca.errors import BadAnswer, NotReady, Refused, Unreachable
 
@@ -88,6 +89,19 @@ def client_context(roots: Iterable[x509.Certificate]) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=dump_certificates(roots).decode())
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def show(context: ssl.SSLContext, chain: Chain, key: PrivateKey) -> None:
+    """Have ``context`` show this chain from the next handshake on.
+
+    Python loads keys from files only: this one lives in memory, as long as it takes.
+    """
+    file = os.memfd_create("pair", os.MFD_CLOEXEC)
+    try:
+        os.write(file, dump_key(key) + chain.pem)
+        context.load_cert_chain(f"/proc/self/fd/{file}")
+    finally:
+        os.close(file)
 
 
 def _answer(response: aiohttp.ClientResponse, text: bytes) -> dict[str, Any]:
