@@ -13,6 +13,7 @@ from certrenewal import __version__, logs
 from certrenewal.domain.durations import parse_duration
 from certrenewal.domain.hosts import Allowed, parse_entry
 from certrenewal.domain.kinds import Resource, parse_resource
+from certrenewal.domain.names import InvalidName, parse_names
 from certrenewal.settings import Settings
 
 
@@ -260,6 +261,39 @@ def main() -> None:
     "empty.",
 )
 @click.option(
+    "--token-listen",
+    type=_Listen(),
+    default=None,
+    envvar="CERTRENEWAL_TOKEN_LISTEN",
+    show_envvar=True,
+    help="Where pods get one-time tokens over HTTPS; nowhere where it is not set.",
+)
+@click.option(
+    "--token-names",
+    type=_Names(),
+    default="",
+    envvar="CERTRENEWAL_TOKEN_NAMES",
+    show_envvar=True,
+    help="The names in the token endpoint's own certificate: those of its Service.",
+)
+@click.option(
+    "--token-authority",
+    default="default",
+    show_default=True,
+    envvar="CERTRENEWAL_TOKEN_AUTHORITY",
+    show_envvar=True,
+    help="The CertAuthority that signs the token endpoint's own certificate.",
+)
+@click.option(
+    "--tokens-per-minute",
+    type=click.IntRange(1, 60000),
+    default=10,
+    show_default=True,
+    envvar="CERTRENEWAL_TOKENS_PER_MINUTE",
+    show_envvar=True,
+    help="Requests to the token endpoint by one ServiceAccount, at most, for each replica.",
+)
+@click.option(
     "--lease-duration",
     type=_Duration(),
     default="15s",
@@ -270,6 +304,12 @@ def main() -> None:
 )
 def operator(listen: tuple[str, int], **options: object) -> None:
     """Run the operator: what the chart's Deployment runs."""
+    if options["token_listen"] and not options["token_names"]:
+        raise click.UsageError("--token-listen needs --token-names: the names by which its Service is called")
+    try:
+        parse_names(options["token_names"])  # type: ignore[arg-type]
+    except InvalidName as refusal:
+        raise click.UsageError(f"--token-names: {refusal}") from None
     settings = Settings(listen_host=listen[0], listen_port=listen[1], **options)  # type: ignore[arg-type]
     logs.configure(settings.log_level)
     asyncio.run(_operate(settings))

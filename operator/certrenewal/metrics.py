@@ -10,6 +10,11 @@ CERTIFICATE_READY = Gauge(
 )
 RENEWALS = Counter("certrenewal_renewals_total", "Certificates written.", ["route", "reason"])
 FAILURES = Counter("certrenewal_failures_total", "Attempts that failed, and refusals.", ["reason"])
+TOKENS = Counter("certrenewal_tokens_total", "One-time tokens for others, by what became of them.", ["outcome"])
+TOKEN_ENDPOINT_EXPIRY = Gauge(
+    "certrenewal_token_endpoint_expiry_timestamp_seconds",
+    "When the token endpoint's own certificate ends; 0 where it has none and does not listen.",
+)
 AUTHORITY_READY = Gauge("certrenewal_authority_ready", "1 where the authority can be used.", ["authority"])
 LEADER = Gauge("certrenewal_leader", "1 on the replica that acts.")
 RESTARTS = Counter("certrenewal_restarts_total", "Workloads restarted.", ["kind"])

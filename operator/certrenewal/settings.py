@@ -34,4 +34,8 @@ class Settings:
     revocation_grace: timedelta = timedelta(minutes=5)
     trust_bundles: bool = True
     hooks_allowed_hosts: Allowed = ()
+    token_listen: tuple[str, int] | None = None
+    token_names: tuple[str, ...] = ()
+    token_authority: str = "default"
+    tokens_per_minute: int = 10
     lease_duration: timedelta = timedelta(seconds=15)

@@ -44,6 +44,7 @@ def clean(plane: ControlPlane, ca: StepCA) -> Iterator[ControlPlane]:
         ({"extraWorkloads": [{"group": "apps", "version": "v1", "resource": "deployments"}]}, "group"),
         ({"extraWorkloads": [{"group": "argoproj.io", "resource": "rollouts"}]}, "version"),
         ({"hooks": {"allowedHosts": ["https://a.example.com"]}}, "allowedHosts"),
+        ({"tokens": {"authority": "A"}}, "authority"),
     ],
     ids=[
         "unknown value",
@@ -55,6 +56,7 @@ def clean(plane: ControlPlane, ca: StepCA) -> Iterator[ControlPlane]:
         "a kind that is watched anyway",
         "a kind without a version",
         "no host",
+        "no name",
     ],
 )
 def test_bad_values_are_refused_by_name(plane: ControlPlane, values: dict[str, Any], named: str) -> None:
@@ -96,29 +98,52 @@ def test_an_upgrade_changes_the_authority_and_an_uninstall_keeps_the_crds(clean:
     assert clean.find("certauthorities", "", "default") is not None
 
 
-def test_the_rights_are_those_that_are_used_and_no_other(clean: ControlPlane, ca: StepCA) -> None:
-    operators.install(clean, SYSTEM, values={"authority": authority(ca)})
+RIGHTS = {
+    "secrets": "get list watch create patch",
+    "namespaces": "list watch",
+    "events": "create",
+    "certrenewals.certrenewal.dev": "list watch create patch delete",
+    "certrenewals/status.certrenewal.dev": "patch",
+    "certauthorities.certrenewal.dev": "list watch",
+    "certauthorities/status.certrenewal.dev": "patch",
+    "deployments.apps": "list watch patch",
+    "statefulsets.apps": "list watch patch",
+    "daemonsets.apps": "list watch patch",
+    "configmaps": "list watch create",
+    "configmaps certrenewal-roots-default": "patch delete",
+    f"leases.coordination.k8s.io in {SYSTEM}": "get create update",
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "more"),
+    [({}, {}), ({"tokens": {"enabled": True}}, {"tokenreviews.authentication.k8s.io": "create"})],
+    ids=["as it comes", "with tokens"],
+)
+def test_the_rights_are_those_that_are_used_and_no_other(
+    clean: ControlPlane, ca: StepCA, values: dict[str, Any], more: dict[str, str]
+) -> None:
+    operators.install(clean, SYSTEM, values={"authority": authority(ca), **values})
 
     account = Operator(clean, SYSTEM).account
 
-    assert rights(clean, account) == {
-        "secrets": "get list watch create patch",
-        "namespaces": "list watch",
-        "events": "create",
-        "pods": "list patch",
-        "certrenewals.certrenewal.dev": "list watch create patch delete",
-        "certrenewals/status.certrenewal.dev": "patch",
-        "certauthorities.certrenewal.dev": "list watch",
-        "certauthorities/status.certrenewal.dev": "patch",
-        "deployments.apps": "list watch patch",
-        "statefulsets.apps": "list watch patch",
-        "daemonsets.apps": "list watch patch",
-        "cronjobs.batch": "list watch",
-        "jobs.batch": "list watch",
-        "configmaps": "list watch create",
-        "configmaps certrenewal-roots-default": "patch delete",
-        f"leases.coordination.k8s.io in {SYSTEM}": "get create update",
-    }
+    assert rights(clean, account) == RIGHTS | more
+
+
+def test_tokens_are_handed_out_at_a_service_and_a_port_of_their_own(clean: ControlPlane) -> None:
+    operators.install(clean, SYSTEM, values={"networkPolicy": {"enabled": True}})
+    before = clean.find("services", SYSTEM, "certrenewal")
+    operators.upgrade(clean, SYSTEM, values={"networkPolicy": {"enabled": True}, "tokens": {"enabled": True}})
+    (port,) = clean.get("services", SYSTEM, "certrenewal")["spec"]["ports"]
+    (pod, *_) = clean.get("deployments.apps", SYSTEM, "certrenewal")["spec"]["template"]["spec"]["containers"]
+    (rule,) = clean.get("networkpolicies.networking.k8s.io", SYSTEM, "certrenewal")["spec"]["ingress"]
+
+    assert before is None
+    assert (port["port"], port["targetPort"]) == (443, "tokens")
+    assert {"name": "tokens", "containerPort": 8443, "protocol": "TCP"} in pod["ports"]
+    assert [entry["port"] for entry in rule["ports"]] == ["http", "tokens"]
+    names = f"certrenewal.{SYSTEM}.svc,certrenewal.{SYSTEM}.svc.cluster.local,certrenewal.{SYSTEM}"
+    assert f"--token-names={names}" in pod["args"]
 
 
 def test_verification_adds_just_the_rights_that_it_takes(clean: ControlPlane, ca: StepCA) -> None:

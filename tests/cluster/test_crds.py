@@ -37,6 +37,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "body that is no text": ({"hooks": [{**HOOK, "body": {"a": 1}}]}, "spec.hooks[0].body"),
     "roots twice": ({"hooks": [{**HOOK, "caBundle": "x", "authority": "y"}]}, "spec.hooks[0]"),
     "header without a value": ({"hooks": [{**HOOK, "headers": [{"name": "A"}]}]}, "spec.hooks[0].headers[0]"),
+    "a token for too long": ({"token": {"lifetime": "61m"}}, "spec.token.lifetime"),
+    "a token for too short": ({"token": {"lifetime": "999ms"}}, "spec.token.lifetime"),
+    "a token and a format": ({"token": {}, "formats": ["der"]}, "spec.token"),
+    "a token and a restart": ({"token": {}, "restart": "Never"}, "spec.token"),
 }
 
 BAD_AUTHORITIES: dict[str, tuple[dict[str, Any], str]] = {
@@ -49,6 +53,10 @@ BAD_AUTHORITIES: dict[str, tuple[dict[str, Any], str]] = {
         "spec.policy[0]",
     ),
     "a rule for nobody": ({"policy": [{"names": ["b"]}]}, "spec.policy[0]"),
+    "a rule for no account": (
+        {"policy": [{"namespaces": ["a"], "names": ["b"], "serviceAccounts": []}]},
+        "spec.policy[0].serviceAccounts",
+    ),
     "a rule without names": ({"policy": [{"namespaces": ["a"], "names": []}]}, "spec.policy[0].names"),
     "no concurrency": ({"limits": {"concurrency": 0}}, "spec.limits.concurrency"),
 }

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 import prometheus_client
-import pytest
 
 from certrenewal import cli, metrics
 from certrenewal.domain import annotation
+from certrenewal.domain.asking import Refusal
 from certrenewal.domain.reasons import Reason
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -31,9 +31,10 @@ def test_every_annotation_has_its_row() -> None:
     assert first_column("annotations.md") == names
 
 
-@pytest.mark.parametrize("key", sorted(annotation.UNSUPPORTED))
-def test_every_reserved_annotation_is_named(key: str) -> None:
-    assert f"`{key.removeprefix(annotation.PREFIX)}`" in (DOCS / "annotations.md").read_text()
+def test_every_refusal_of_a_token_has_its_row() -> None:
+    page = (DOCS / "tokens.md").read_text()
+
+    assert {refusal.value for refusal in Refusal} <= set(re.findall(r"`([A-Za-z]+)`", page))
 
 
 def test_every_option_and_variable_has_its_row() -> None:

@@ -138,10 +138,10 @@ class ControlPlane(Api):
             raise RuntimeError(f"kubectl {' '.join(arguments)} failed: {outcome.stderr.strip()}\n{outcome.stdout}")
         return outcome.stdout if check else outcome.stdout + outcome.stderr
 
-    def account_token(self, namespace: str, name: str) -> str:
-        """A token of the ServiceAccount, good for 30 days."""
+    def account_token(self, namespace: str, name: str, *, audience: str = "") -> str:
+        """A token of the ServiceAccount, good for 30 days, for the API server or as a pod projects it for ``audience``."""
         path = self.resource("serviceaccounts").path(namespace, name) + "/token"
-        spec = {"expirationSeconds": 30 * 24 * 3600}
+        spec = {"expirationSeconds": 30 * 24 * 3600, **({"audiences": [audience]} if audience else {})}
         asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
         return str(self.api("POST", path, asked)["status"]["token"])
 

@@ -30,7 +30,7 @@ RELEASE = "certrenewal"
 
 _START = 30
 _KEPT_VARIABLES = re.compile(r"PATH|HOME|LANG|TMPDIR|COV.*|PYTHON(?!PATH).*")
-_REPLACED_OPTIONS = re.compile(r"--(listen|identity)(=|$)")
+_REPLACED_OPTIONS = re.compile(r"--(listen|identity|token-listen)(=|$)")
 _numbers = itertools.count(1)
 
 
@@ -125,6 +125,7 @@ class Operator:
         self.namespace = namespace
         self.release = release
         self.port = free_port()
+        self.token_port = free_port()
         self.deployment = self._find_deployment()
         self.identity = f"{self.deployment['metadata']['name']}-{secrets.token_hex(4)}"
         self.kubeconfig = plane.account_kubeconfig(
@@ -254,7 +255,12 @@ class Operator:
             "KUBECONFIG": str(self.kubeconfig),
             "CERTRENEWAL_LISTEN": f"127.0.0.1:{self.port}",
             "CERTRENEWAL_IDENTITY": self.identity,
+            **({"CERTRENEWAL_TOKEN_LISTEN": f"127.0.0.1:{self.token_port}"} if self._hands_out_tokens else {}),
         }
+
+    @property
+    def _hands_out_tokens(self) -> bool:
+        return any(option.startswith("--token-listen=") for option in self._container.get("args", []))
 
     def _declared(self) -> dict[str, str]:
         return {entry["name"]: self._value(entry) for entry in self._container.get("env", [])}

@@ -142,8 +142,8 @@ class StepCA:
         finally:
             connection.close()
 
-    def step(self, *arguments: str) -> str:
-        """What the step CLI prints, run with this CA's own STEPPATH."""
+    def step(self, *arguments: str, home: Path | None = None) -> str:
+        """What the step CLI prints, run with this CA's own STEPPATH, or with another."""
         outcome = subprocess.run(
             [tools.path("step"), *arguments],
             stdin=subprocess.DEVNULL,
@@ -151,7 +151,7 @@ class StepCA:
             capture_output=True,
             text=True,
             timeout=60,
-            env=self._environment(),
+            env=self._environment(home),
         )
         if outcome.returncode:
             raise RuntimeError(f"step {' '.join(arguments)} failed: {outcome.stderr.strip()}")
@@ -168,6 +168,14 @@ class StepCA:
             *names, *self._online(), *options,
         )  # fmt: skip
         return Path(f"{stem}.crt").read_text(), Path(f"{stem}.key").read_text()
+
+    def certificate_by_token(self, name: str, token: str) -> tuple[str, str]:
+        """Chain and key as ``step ca certificate --token`` leaves them where nothing else is known of this CA."""
+        stranger = self.folder / f"stranger-{secrets.token_hex(4)}"
+        stranger.mkdir()
+        crt, key = stranger / "crt", stranger / "key"
+        self.step("ca", "certificate", name, str(crt), str(key), f"--token={token}", home=stranger)
+        return crt.read_text(), key.read_text()
 
     def revoke(self, serial: str) -> None:
         """Revoke by serial (decimal, or hex with 0x), as ``step ca revoke`` does with a provisioner's token."""
@@ -285,8 +293,9 @@ class StepCA:
         path.write_text(content)
         return path
 
-    def _environment(self) -> dict[str, str]:
-        return {**os.environ, "STEPPATH": str(self.folder), "HOME": str(self.folder)}
+    def _environment(self, home: Path | None = None) -> dict[str, str]:
+        folder = str(home or self.folder)
+        return {**os.environ, "STEPPATH": folder, "HOME": folder}
 
 
 def _route(call: dict[str, Any]) -> str:

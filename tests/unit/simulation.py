@@ -27,10 +27,12 @@ from joserfc import jwk
 
 from certrenewal.controller.adoption import Adoption
 from certrenewal.controller.cache import Cache, Key, Renewal, parse_renewal, parse_secret_meta
+from certrenewal.controller.cancelling import Canceller
 from certrenewal.controller.reconcile import Reconciler
 from certrenewal.controller.reporter import Reporter
 from certrenewal.controller.revoking import Revoker
 from certrenewal.controller.telling import Teller
+from certrenewal.controller.tokens import Tokens
 from certrenewal.domain import annotation
 from certrenewal.domain.authority import AuthoritySpec, AuthorityView
 from certrenewal.domain.certificate import PrivateKey, dump_certificates, dump_key
@@ -529,10 +531,22 @@ class Replica:
             require=self.require,
             clock=clock,
         )
+        tokens = Tokens(
+            cache=self.cache,
+            store=self._store,
+            authorities=self.contact,
+            teller=teller,
+            canceller=Canceller(authorities=self.contact, reporter=reporter, require=self.require, clock=clock),
+            reporter=reporter,
+            require=self.require,
+            clock=clock,
+            cluster_domain="cluster.local",
+        )
         return Reconciler(
             cache=self.cache,
             store=self._store,
-            adoption=Adoption(self.cache, self._store, reporter, require=self.require),
+            adoption=Adoption(self.cache, self._store, reporter, require=self.require, withdraw=tokens.withdraw),
+            tokens=tokens,
             authorities=self.contact,
             teller=teller,
             revoker=Revoker(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certrenewal.domain.names import parse_name
-from certrenewal.domain.policy import Rule, Verdict, judge, parse_pattern, parse_selector
+from certrenewal.domain.policy import UNBOUNDED, Rule, Verdict, judge, parse_pattern, parse_selector
 from tests.unit.builders import a_rule, an_asker, names
 
 HOUR = timedelta(hours=1)
@@ -377,6 +378,24 @@ def test_every_name_is_judged() -> None:
     assert is_allowed("web.shop.svc", "a.example.com", "b.example.com", rules=rules)
     assert not is_allowed("web.shop.svc", "a.example.com", "b.example.org", rules=rules)
     assert not is_allowed("b.example.org", "web.shop.svc", "a.example.com", rules=rules)
+
+
+@pytest.mark.parametrize(("account", "allowed"), [("web", True), ("web-1", True), ("webs", False), ("", False)])
+def test_a_rule_for_service_accounts_is_for_nobody_else(account: str, allowed: bool) -> None:
+    rules = (a_rule("*.example.com", accounts=("web", "web-*")),)
+    asker = replace(an_asker(), account=account)
+
+    found = judge(names("www.example.com"), None, asker=asker, policy=rules, authority="internal")
+
+    assert (found.denial is None) is allowed
+
+
+def test_a_rule_with_a_longest_life_allows_nothing_that_may_live_for_ever() -> None:
+    rules = (a_rule("*.example.com", max_duration=HOUR),)
+
+    assert not is_allowed("www.example.com", rules=rules, duration=UNBOUNDED)
+    assert is_allowed("www.example.com", rules=(*rules, a_rule("www.example.com")), duration=UNBOUNDED)
+    assert is_allowed("web.shop.svc", rules=rules, duration=UNBOUNDED)
 
 
 @given(st.lists(st.sampled_from(["api.example.com", "a.b.example.com", "web.bank.svc", "10.1.2.3", "ann@example.com"])))

@@ -18,7 +18,9 @@ from certrenewal.domain.spec import (
     Percent,
     Restart,
     Spec,
+    TokenWish,
     Verify,
+    Wish,
     WorkloadRef,
     is_opted_in,
     parse_spec,
@@ -165,7 +167,6 @@ def test_each_annotation_sets_its_field(key: str, value: str, field: str, meanin
         pytest.param("pkcs12-password-secret", "My Secret", "write the name", id="no name of a Secret"),
         pytest.param("pkcs12-profile", "Legacy", "", id="profile"),
         pytest.param("revoke", "Always", "write one of OnRenew, OnDelete", id="revoke"),
-        pytest.param("token", "true", "does not do that yet", id="a later version's annotation"),
         pytest.param("renew_befor", "4h", "there is no such annotation", id="misspelt annotation"),
     ],
 )
@@ -214,6 +215,59 @@ def test_renew_now_is_an_action_and_no_wish() -> None:
 
     assert wish.problem is None
     assert wish.spec == {"secretName": "web-tls"}
+
+
+def token_wish(**values: str) -> Wish:
+    """What the annotations of a Secret say that asks for a token."""
+    wanted = {"token": "true", "names": "web.shop.svc", **values}
+    annotations = {annotation.PREFIX + key.replace("_", "-"): value for key, value in wanted.items()}
+    return read_wish("web-token", annotations)
+
+
+@pytest.mark.parametrize(("values", "minutes"), [({}, 5), ({"token_lifetime": "1h"}, 60)])
+def test_a_secret_may_ask_for_a_token_instead(values: dict[str, str], minutes: int) -> None:
+    wish = token_wish(**values, authority="internal", token_now="1")
+    spec = parse_spec("web-token", wish.spec)
+
+    assert wish.problem is None
+    assert spec.token == TokenWish(lifetime=timedelta(minutes=minutes))
+    assert (spec.authority, spec.names) == ("internal", names("web.shop.svc"))
+    assert spec_of().token is None
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "remedy"),
+    [
+        ({"renew": "true"}, "token", "keep one of the two"),
+        ({"token": "yes"}, "token", '"true" or "false"'),
+        ({"token_lifetime": "61m"}, "token-lifetime", "1s to 1h"),
+        ({"token_lifetime": "0s"}, "token-lifetime", "positive"),
+        ({"token_lifetime": "999ms"}, "token-lifetime", "1s to 1h"),
+        ({"renew_now": "1"}, "renew-now", "token-now"),
+        ({"token": "false", "renew": "true", "token_now": "1"}, "token-now", "not with renew"),
+        ({"token": "false", "renew": "true", "token_lifetime": "1m"}, "token-lifetime", "not with renew"),
+        ({"duration": "1h"}, "duration", "beside a token"),
+        ({"renew_before": "1h"}, "renew-before", "beside a token"),
+        ({"key": "EC-P256"}, "key", "beside a token"),
+        ({"key_rotation": "Always"}, "key-rotation", "beside a token"),
+        ({"data_keys": "crt=a"}, "data-keys", "beside a token"),
+        ({"restart": "Never"}, "restart", "beside a token"),
+        ({"restart_window": "0 2 * * * for 4h"}, "restart-window", "beside a token"),
+        ({"formats": "der"}, "formats", "beside a token"),
+        ({"pkcs12_password_secret": "pw"}, "pkcs12-password-secret", "beside a token"),
+        ({"pkcs12_profile": "LegacyDES"}, "pkcs12-profile", "beside a token"),
+    ],
+)
+def test_what_does_not_go_with_a_token_is_told(values: dict[str, str], key: str, remedy: str) -> None:
+    problem = token_wish(**values).problem
+
+    assert problem is not None
+    assert problem.field == f"annotation certrenewal.dev/{key}"
+    assert remedy in str(problem)
+
+
+def test_restart_auto_is_what_the_api_server_writes_and_says_nothing() -> None:
+    assert parse_spec("web-token", {"token": {"lifetime": "5m"}, "restart": "Auto"}).token == TokenWish()
 
 
 def test_other_peoples_annotations_count_for_nothing() -> None:
@@ -343,9 +397,7 @@ _FIELDS = {
     "restart": "restart",
 }
 
-KEYS = st.sampled_from(sorted(annotation.ON_SECRETS | annotation.UNSUPPORTED)) | st.text(max_size=5).map(
-    annotation.PREFIX.__add__
-)
+KEYS = st.sampled_from(sorted(annotation.ON_SECRETS)) | st.text(max_size=5).map(annotation.PREFIX.__add__)
 
 
 @given(st.dictionaries(KEYS, st.text(max_size=40), max_size=6))

@@ -48,6 +48,12 @@ app.kubernetes.io/part-of: certrenewal
   namespace: {{ .Release.Namespace | quote }}
 {{- end }}
 
+{{- /* The names of the Service at which pods ask for tokens, as its certificate carries them. */ -}}
+{{- define "certrenewal.tokenNames" -}}
+{{- $name := printf "%s.%s" (include "certrenewal.fullname" .) .Release.Namespace }}
+{{- printf "%s.svc,%s.svc.%s,%s" $name $name .Values.clusterDomain $name }}
+{{- end }}
+
 {{- /* The rights that are needed wherever certificates are kept fresh. */ -}}
 {{- define "certrenewal.namespacedRules" -}}
 - apiGroups: [""]

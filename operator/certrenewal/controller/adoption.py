@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from certrenewal.controller.cache import Cache, Key, Renewal, SecretMeta, parse_renewal
 from certrenewal.controller.reporter import Reporter
@@ -12,11 +12,14 @@ from certrenewal.domain.reasons import Reason
 from certrenewal.domain.serving import refuse_foreign_host
 from certrenewal.domain.spec import InvalidSpec, Wish, is_opted_in, parse_spec, read_wish
 from certrenewal.kube.errors import Rejected
-from certrenewal.kube.store import Store, Subject
+from certrenewal.kube.store import Secret, Store, Subject
 
 
 class Adoption:
-    """Keeps CertRenewals in step with the annotations of Secrets."""
+    """Keeps CertRenewals in step with the annotations of Secrets.
+
+    ``withdraw`` takes a token out of a Secret that asks for none any more.
+    """
 
     def __init__(
         self,
@@ -26,12 +29,14 @@ class Adoption:
         *,
         require: Callable[[], None],
         cluster_domain: str = "cluster.local",
+        withdraw: Callable[[Renewal, Secret | None], Awaitable[Renewal]],
     ) -> None:
         self._cache = cache
         self._store = store
         self._reporter = reporter
         self._require = require
         self._cluster_domain = cluster_domain
+        self._withdraw = withdraw
         self._told: dict[Key, str] = {}
 
     async def settle(self, key: Key) -> Renewal | None:
@@ -75,6 +80,7 @@ class Adoption:
         found = await self._store.read_secret(renewal.key.namespace, renewal.key.name)
         if found is not None and found.uid == renewal.owner_uid and is_opted_in(found.annotations):
             return renewal  # the watch has not shown us this yet
+        await self._withdraw(renewal, found if found is not None and found.uid == renewal.owner_uid else None)
         self._require()
         await self._store.delete_renewal(renewal.key.namespace, renewal.key.name, renewal.uid)
         self._cache.lose_renewal(renewal.key)

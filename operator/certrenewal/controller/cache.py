@@ -43,6 +43,7 @@ class Renewal:
     revoke_now: str = ""
     finalizers: tuple[str, ...] = ()
     deleting: datetime | None = None  # since when it is to go, and waits for its finalizers
+    token_now: str = ""
 
     @property
     def secret(self) -> Key:
@@ -53,6 +54,11 @@ class Renewal:
     def authority(self) -> str:
         """The CertAuthority that it asks."""
         return str(self.spec.get("authority") or "default")
+
+    @property
+    def is_token(self) -> bool:
+        """Whether it asks for a one-time token, and for no certificate."""
+        return self.spec.get("token") is not None
 
     @property
     def password_secret(self) -> Key | None:
@@ -99,6 +105,7 @@ def parse_renewal(body: Mapping[str, Any]) -> Renewal:
         revoke_now=(metadata.get("annotations") or {}).get(annotation.REVOKE_NOW, ""),
         finalizers=tuple(metadata.get("finalizers") or ()),
         deleting=moment_of(metadata.get("deletionTimestamp")),
+        token_now=(metadata.get("annotations") or {}).get(annotation.TOKEN_NOW, ""),
     )
 
 
@@ -154,9 +161,16 @@ class Cache:
 
     def renew_now(self, renewal: Renewal) -> str:
         """The renew-now values of a CertRenewal and of its Secret; "" where there is none."""
+        return self._asked(renewal, annotation.RENEW_NOW, renewal.renew_now)
+
+    def token_now(self, renewal: Renewal) -> str:
+        """As renew_now, for token-now."""
+        return self._asked(renewal, annotation.TOKEN_NOW, renewal.token_now)
+
+    def _asked(self, renewal: Renewal, key: str, own: str) -> str:
         secret = self.secrets.get(renewal.secret)
-        asked = secret.annotations.get(annotation.RENEW_NOW, "") if secret else ""
-        return " ".join(filter(None, (asked, renewal.renew_now)))
+        asked = secret.annotations.get(key, "") if secret else ""
+        return " ".join(filter(None, (asked, own)))
 
     def revoke_now(self, renewal: Renewal) -> str:
         """The revoke-now values of a CertRenewal and of its Secret; "" where there is none."""

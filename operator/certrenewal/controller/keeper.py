@@ -216,12 +216,19 @@ class Keeper:
             reason=reason.value if reason in _OWN else Reason.AUTHORITY_NOT_READY.value,
             message=message if ready else f"CertAuthority {self._seen.name} is not ready: {message}",
             generation=self._seen.generation,
+            recovered=self._recovered(before, ready=ready),
             **self._facts(),
         )
         self._condition = Condition(type="Ready", status="True" if ready else "False", reason=reason, message=message)
         metrics.AUTHORITY_READY.labels(authority=self._seen.name).set(ready)
         if before != self.view:
             self._changed()
+
+    def _recovered(self, before: AuthorityView | None, *, ready: bool) -> datetime | None:
+        """Since when it is usable again, to the second, as tokens tell the time."""
+        if ready and before is not None and not before.ready:
+            return self._clock().replace(microsecond=0)
+        return before.recovered if before else None
 
     def _facts(self) -> dict[str, Any]:
         if self.authority is None:

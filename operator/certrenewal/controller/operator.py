@@ -18,7 +18,11 @@ from certrenewal.controller.authorities import Authorities
 from certrenewal.controller.bundles import Bundles
 from certrenewal.controller.bystanders import Bystanders
 from certrenewal.controller.cache import Cache, Key, parse_renewal, parse_secret_meta
+from certrenewal.controller.cancelling import Canceller
+from certrenewal.controller.endpoint import Endpoint
+from certrenewal.controller.handout import Handout
 from certrenewal.controller.hooks import Hooks
+from certrenewal.controller.identity import Serving
 from certrenewal.controller.probes import Probes
 from certrenewal.controller.reconcile import Reconciler
 from certrenewal.controller.reloads import Reloads
@@ -28,8 +32,11 @@ from certrenewal.controller.revoking import Revoker
 from certrenewal.controller.schedule import Schedule
 from certrenewal.controller.serving import Inquiries
 from certrenewal.controller.telling import Teller
+from certrenewal.controller.tokens import Tokens
 from certrenewal.controller.touches import Touches
 from certrenewal.domain.kinds import WATCHED, Resource, kind_word
+from certrenewal.domain.names import parse_names
+from certrenewal.domain.policy import Asker
 from certrenewal.domain.rollout import parse_workload
 from certrenewal.domain.spec import WorkloadRef
 from certrenewal.domain.status import roots_in_use
@@ -142,6 +149,19 @@ class Operator:
             may_signal=settings.restarts_signal,
             hooks=self._hooks,
         )
+        tokens = Tokens(
+            cache=self.cache,
+            store=self._store,
+            authorities=self.authorities,
+            teller=teller,
+            canceller=Canceller(
+                authorities=self.authorities, reporter=reporter, require=self._elector.require, clock=_now
+            ),
+            reporter=reporter,
+            require=self._elector.require,
+            clock=_now,
+            cluster_domain=settings.cluster_domain,
+        )
         self._reconciler = Reconciler(
             cache=self.cache,
             store=self._store,
@@ -151,6 +171,7 @@ class Operator:
                 reporter,
                 require=self._elector.require,
                 cluster_domain=settings.cluster_domain,
+                withdraw=tokens.withdraw,
             ),
             authorities=self.authorities,
             teller=teller,
@@ -164,6 +185,7 @@ class Operator:
                 clock=_now,
                 grace=settings.revocation_grace,
             ),
+            tokens=tokens,
             require=self._elector.require,
             clock=_now,
             cluster_domain=settings.cluster_domain,
@@ -183,6 +205,7 @@ class Operator:
             view=self.authorities.view,
             namespaces=settings.watch_namespaces,
         )
+        self._endpoint = self._token_endpoint()
         self._events = 0
         self._failures: dict[Key, int] = {}
         self._places = asyncio.Semaphore(settings.workers)
@@ -202,6 +225,7 @@ class Operator:
             "looks": self._work(),
             "bundles": self.bundles.run(),
             "hooks": self._hooks.run(),
+            **({"token endpoint": self._serve_tokens(self._endpoint)} if self._endpoint else {}),
         }
         if self._bystanders is not None:
             parts["bystanders"] = self._bystanders.run()
@@ -289,6 +313,8 @@ class Operator:
 
     def _authority_changed(self, name: str) -> None:
         self.bundles.authority_changed(name)
+        if self._endpoint is not None:
+            self._endpoint.serving.authority_changed(name)
         for renewal in self.cache.renewals_of(name):
             self.schedule.poke(renewal.key)
 
@@ -394,6 +420,40 @@ class Operator:
             except ClusterError as failure:
                 log.warning("the API server does not know our CRDs yet", extra={"error": str(failure)})
             await asyncio.sleep(1)
+
+    def _token_endpoint(self) -> Endpoint | None:
+        """What hands out tokens over HTTPS, where that is asked for."""
+        settings = self.settings
+        if settings.token_listen is None:
+            return None
+        handout = Handout(
+            review=self._store.review_token,
+            authorities=self.authorities,
+            labels=self.cache.labels,
+            namespaces=settings.watch_namespaces,
+            cluster_domain=settings.cluster_domain,
+            per_minute=settings.tokens_per_minute,
+            clock=_now,
+        )
+        serving = Serving(
+            names=parse_names(settings.token_names),
+            authority=settings.token_authority,
+            authorities=self.authorities,
+            asker=lambda: Asker(
+                namespace=settings.namespace,
+                labels=self.cache.labels.get(settings.namespace, {}),
+                cluster_domain=settings.cluster_domain,
+            ),
+            identity=settings.identity,
+            clock=_now,
+        )
+        host, port = settings.token_listen
+        return Endpoint(host=host, port=port, handout=handout, serving=serving)
+
+    async def _serve_tokens(self, endpoint: Endpoint) -> None:
+        """On every replica, once policies can be judged: namespaces and their labels are known."""
+        await self._synced.wait()
+        await endpoint.run()
 
     def _fault(self) -> str | None:
         """What should make the kubelet start this process anew."""

@@ -18,6 +18,7 @@ from certrenewal.controller.obtaining import Authorities, Obtained, ask
 from certrenewal.controller.revoking import Revoker
 from certrenewal.controller.siblings import companion
 from certrenewal.controller.telling import Teller, roots_digest
+from certrenewal.controller.tokens import Tokens
 from certrenewal.domain.authority import AuthorityView
 from certrenewal.domain.certificate import Chain, Leaf, PrivateKey, dump_certificates, dump_key
 from certrenewal.domain.decision import Finding, Obtain, Repair, Rest, Stop, decide, is_good
@@ -60,6 +61,7 @@ class Reconciler:
         authorities: Authorities,
         teller: Teller,
         revoker: Revoker,
+        tokens: Tokens,
         require: Callable[[], None],
         clock: Callable[[], datetime],
         cluster_domain: str,
@@ -72,6 +74,7 @@ class Reconciler:
         self._authorities = authorities
         self._tell = teller
         self._revoker = revoker
+        self._tokens = tokens
         self._require = require
         self._clock = clock
         self._cluster_domain = cluster_domain
@@ -105,10 +108,17 @@ class Reconciler:
             self._obtained.pop(key, None)
             self._pauses.pop(key, None)
             self._tell.forget(key)
+            await self._tokens.forget(key)
             return None
         if objection := self._adoption.objection(renewal):
-            return await self._tell.stopped(renewal, objection, leaf=None, good=False)
+            renewal, due = await self._tokens.expire(renewal)
+            return await self._tell.stopped(renewal, objection, leaf=None, good=False) or due
         spec = parse_spec(renewal.key.name, renewal.spec)
+        if spec.token is not None:
+            return await self._tokens.look(renewal, spec)
+        if "token" in renewal.status:
+            held = await self._store.read_secret(renewal.key.namespace, spec.secret_name)
+            renewal = await self._tokens.withdraw(renewal, held)
         if self._is_quiet(renewal, spec):
             return await self._tell.settle(renewal, renewal.status, spec)
         view = self._authorities.view(spec.authority)

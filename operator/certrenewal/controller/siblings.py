@@ -37,7 +37,8 @@ def of_workload(cache: Cache, workload: Workload) -> Iterator[Renewal]:
     """The CertRenewals whose Secrets a workload uses."""
     for name in sorted(workload.secrets):
         for key in sorted(cache.claims(Key(workload.namespace, name))):
-            yield cache.renewals[key]
+            if not cache.renewals[key].is_token:  # nobody is restarted for a token
+                yield cache.renewals[key]
 
 
 def restarting(cache: Cache, workload: Workload) -> Iterator[Renewal]:

@@ -374,6 +374,8 @@ class Teller:
             await self._reporter.tell(about(renewal), after.reason, after.message, warning=warning)
 
     def _measure(self, renewal: Renewal) -> None:
+        if renewal.is_token:
+            return
         labels = {"namespace": renewal.key.namespace, "name": renewal.key.name}
         metrics.CERTIFICATE_READY.labels(**labels).set(condition_of(renewal.status, "Ready").get("status") == "True")
         if renewal.urgency:

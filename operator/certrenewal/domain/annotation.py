@@ -20,9 +20,9 @@ REVOKE = PREFIX + "revoke"
 PING_URL = PREFIX + "ping-url"
 RENEW_NOW = PREFIX + "renew-now"
 REVOKE_NOW = PREFIX + "revoke-now"
-
-# Read by later releases: refused rather than ignored, so that nobody waits for a file that never comes.
 TOKEN = PREFIX + "token"
+TOKEN_LIFETIME = PREFIX + "token-lifetime"
+TOKEN_NOW = PREFIX + "token-now"
 
 ON_SECRETS = frozenset(
     {
@@ -44,9 +44,11 @@ ON_SECRETS = frozenset(
         PING_URL,
         RENEW_NOW,
         REVOKE_NOW,
+        TOKEN,
+        TOKEN_LIFETIME,
+        TOKEN_NOW,
     }
 )
-UNSUPPORTED = frozenset({TOKEN})
 
 # On namespaces, and as a label on what they get.
 ROOTS = PREFIX + "roots"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -117,6 +118,7 @@ def _rule(index: int, value: Mapping[str, Any]) -> Rule:
         return Rule(
             namespaces=tuple(value.get("namespaces") or ()),
             selector=_selector(value.get("namespaceSelector")),
+            accounts=tuple(value.get("serviceAccounts") or ()),
             names=tuple(parse_pattern(pattern) for pattern in value["names"]),
             max_duration=parse_duration(value["maxDuration"]) if value.get("maxDuration") else None,
         )
@@ -145,3 +147,5 @@ class AuthorityView:
     clock_in_sync: bool = True
     renew_after_expiry: bool = False
     bundle: bytes = b""  # the roots as PEM, just as they are written into Secrets
+    # Since when it answers again, where it once did not: a CA that was restarted takes no older token.
+    recovered: datetime | None = field(default=None, compare=False)

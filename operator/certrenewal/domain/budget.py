@@ -1,4 +1,4 @@
-"""How many restarts may there be in a minute: a bucket that fills steadily and holds a quarter of a minute's worth."""
+"""How many may go in a minute, of restarts or of requests? A bucket that fills steadily."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ from datetime import datetime, timedelta
 
 
 class Bucket:
-    """Lets ``per_minute`` through, spread over the minute; 0 lets everything through."""
+    """Lets ``per_minute`` through, spread over the minute; 0 lets everything through.
 
-    def __init__(self, per_minute: int) -> None:
+    So many at once as ``burst`` says: a quarter of a minute's worth, where nothing else is said.
+    """
+
+    def __init__(self, per_minute: int, *, burst: int | None = None) -> None:
         self._interval = timedelta(minutes=1) / per_minute if per_minute else timedelta(0)
-        self._burst = self._interval * max(math.ceil(per_minute / 4) - 1, 0)
+        at_once = math.ceil(per_minute / 4) if burst is None else burst
+        self._burst = self._interval * max(at_once - 1, 0)
         self._full_at: datetime | None = None  # when it would be full again, if nothing was taken
 
     def free_at(self, now: datetime) -> datetime:
         """When the next one may go, ``now`` where it may at once."""
         return max(now, self._full_at - self._burst) if self._full_at else now
+
+    def is_full(self, now: datetime) -> bool:
+        """Whether nothing of what was taken counts any more."""
+        return self._full_at is None or self._full_at <= now
 
     def take(self, now: datetime) -> None:
         """Let one through."""

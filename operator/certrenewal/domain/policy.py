@@ -13,6 +13,9 @@ from typing import Any
 from certrenewal.domain.durations import format_duration
 from certrenewal.domain.names import Kind, Name, parse_name
 
+# What is asked for where nobody can say how long a certificate will live: whoever holds a token chooses.
+UNBOUNDED = timedelta.max
+
 # A dot segment, written plainly or with %2e, that a reader resolves to something above the prefix (RFC 3986 §6.2.2).
 _CLIMBS = re.compile(r"[/\\](\.|%2e){2}([/\\?#]|$)", re.IGNORECASE)
 
@@ -132,6 +135,7 @@ class Rule:
 
     namespaces: tuple[str, ...] = ()
     selector: LabelSelector | None = None
+    accounts: tuple[str, ...] = ()  # of callers that proved to be one of these ServiceAccounts; empty: of everybody
     names: tuple[Pattern, ...]
     max_duration: timedelta | None = None
 
@@ -140,6 +144,12 @@ class Rule:
         if self.selector is not None:
             return self.selector.selects(labels)
         return any(fnmatch.fnmatchcase(namespace, glob) for glob in self.namespaces)
+
+    def is_for(self, asker: Asker) -> bool:
+        """Whether the rule is for this namespace, and for the ServiceAccount that asks."""
+        if self.accounts and not any(fnmatch.fnmatchcase(asker.account, glob) for glob in self.accounts):
+            return False
+        return self.speaks_of(asker.namespace, asker.labels)
 
     def allows(self, name: Name, duration: timedelta | None, *, cluster_domain: str) -> bool:
         """Whether the rule lets a certificate have ``name`` for ``duration`` (None: the CA's default)."""
@@ -150,11 +160,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asker:
-    """The namespace that asks, with its labels."""
+    """The namespace that asks, with its labels, and the ServiceAccount where one has proved to be it."""
 
     namespace: str
     labels: Mapping[str, str]
     cluster_domain: str
+    account: str = ""
 
     def owns(self, name: Name) -> bool:
         """Whether ``name`` is a service name of the asking namespace: NAME.NAMESPACE, ….svc, ….svc.DOMAIN."""
@@ -180,7 +191,7 @@ def judge(
     names: Iterable[Name], duration: timedelta | None, *, asker: Asker, policy: tuple[Rule, ...], authority: str
 ) -> Verdict:
     """Judge every name of a certificate; the first that no rule allows is named, with the rule to add."""
-    rules = [rule for rule in policy if rule.speaks_of(asker.namespace, asker.labels)]
+    rules = [rule for rule in policy if rule.is_for(asker)]
     limits: list[timedelta] = []
     for name in names:
         if asker.owns(name):
@@ -199,13 +210,23 @@ def _first(rules: Iterable[Rule], name: Name, duration: timedelta | None, cluste
 
 def _denial(name: Name, duration: timedelta | None, rules: list[Rule], asker: Asker, authority: str) -> str:
     shorter = _first(rules, name, None, asker.cluster_domain)
+    if shorter is not None and shorter.max_duration is not None and duration == UNBOUNDED:
+        return (
+            f"{name.value!r} is allowed for {format_duration(shorter.max_duration)} at most, and whoever holds a token "
+            "chooses how long the certificate lives: ask for a certificate, or limit the provisioner at the CA and "
+            f"add a rule without maxDuration to the policy of CertAuthority {authority}"
+        )
     if shorter is not None and shorter.max_duration is not None and duration is not None:
         return (
             f"{name.value!r} is allowed for {format_duration(shorter.max_duration)} at most and "
             f"{format_duration(duration)} is asked for: ask for less, or raise maxDuration "
             f"in the policy of CertAuthority {authority}"
         )
+    whose, narrowed = f"in namespace {asker.namespace}", ""
+    if asker.account:
+        whose = f"to ServiceAccount {asker.namespace}/{asker.account}"
+        narrowed = f'serviceAccounts: ["{asker.account}"], '
     return (
-        f"no rule allows {name.value!r} in namespace {asker.namespace}: add to spec.policy of CertAuthority "
-        f'{authority}: {{namespaces: ["{asker.namespace}"], names: ["{name.value}"]}}'
+        f"no rule allows {name.value!r} {whose}: add to spec.policy of CertAuthority "
+        f'{authority}: {{namespaces: ["{asker.namespace}"], {narrowed}names: ["{name.value}"]}}'
     )

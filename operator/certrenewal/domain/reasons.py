@@ -19,6 +19,8 @@ class Reason(StrEnum):
     NOTHING_TO_RESTART = "NothingToRestart"
     DELIVERED = "Delivered"
     READY = "Ready"
+    TOKEN_ISSUED = "TokenIssued"
+    TOKEN_CANCELLED = "TokenCancelled"
 
     # Why a certificate is asked for.
     MISSING = "Missing"
@@ -36,6 +38,8 @@ class Reason(StrEnum):
     REVOCATION_REQUESTED = "RevocationRequested"
     ROOTS_CHANGED = "RootsChanged"
     FORMATS_CHANGED = "FormatsChanged"
+    TOKEN_REQUESTED = "TokenRequested"
+    AUTHORITY_RECOVERED = "AuthorityRecovered"
 
     # Why nothing can be done until somebody changes something.
     INVALID_SPEC = "InvalidSpec"
@@ -44,6 +48,7 @@ class Reason(StrEnum):
     NAME_DENIED = "NameDenied"
     AUTHORITY_NOT_FOUND = "AuthorityNotFound"
     AUTHORITY_NOT_READY = "AuthorityNotReady"
+    TOKEN_EXPIRED = "TokenExpired"
 
     # What went wrong in an attempt.
     AUTHORITY_UNREACHABLE = "AuthorityUnreachable"
@@ -54,6 +59,7 @@ class Reason(StrEnum):
     RENEW_BEFORE_IGNORED = "RenewBeforeIgnored"
     DURATION_SHORTENED = "DurationShortened"
     OUTLIVES_ISSUER = "OutlivesIssuer"
+    TOKEN_NOT_CANCELLED = "TokenNotCancelled"
 
     # The state of a rollout.
     RESTART_PENDING = "RestartPending"

@@ -20,6 +20,7 @@ from certrenewal.domain.window import Window, parse_window
 _T = TypeVar("_T")
 MOST_NAMES = 100
 LONGEST_NAME = 1024
+SHORTEST_TOKEN, LONGEST_TOKEN = timedelta(seconds=1), timedelta(hours=1)
 
 _DATA_KEY = re.compile(r"(?!\.\.)(?!\.$)[-._a-zA-Z0-9]{1,253}")
 _OBJECT_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -103,6 +104,13 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenWish:
+    """A one-time token is wanted, and no certificate."""
+
+    lifetime: timedelta = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """One CertRenewal.spec; ``names`` is empty where those of the present certificate are meant."""
 
@@ -121,15 +129,17 @@ class Spec:
     pkcs12: Pkcs12 | None = None
     revoke: frozenset[Revoke] = frozenset()
     hooks: tuple[Hook, ...] = ()
+    token: TokenWish | None = None
 
 
 def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
     """Read the spec of the CertRenewal ``name``; InvalidSpec names the first field that cannot be read."""
+    token = _token(spec)  # first: beside one, the other fields are not to be mended but to be left out
     key = spec.get("key") or {}
     read = Spec(
-        secret_name=_read(spec, "spec.secretName", "secretName", name, _object_name),
-        authority=_read(spec, "spec.authority", "authority", "default", _object_name),
-        names=_read(spec, "spec.names", "names", (), _names),
+        secret_name=_read(spec, "spec.secretName", "secretName", name, object_name),
+        authority=_read(spec, "spec.authority", "authority", "default", object_name),
+        names=_read(spec, "spec.names", "names", (), name_list),
         duration=_read(spec, "spec.duration", "duration", None, parse_duration),
         renew_before=_read(spec, "spec.renewBefore", "renewBefore", None, _renew_before),
         key_algorithm=_read(key, "spec.key.algorithm", "algorithm", None, _word(KeyAlgorithm)),
@@ -142,12 +152,27 @@ def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
         pkcs12=_pkcs12(spec.get("pkcs12") or {}),
         revoke=_read(spec, "spec.revoke", "revoke", frozenset(), _revoke),
         hooks=_hooks(spec.get("hooks") or ()),
+        token=token,
     )
     if read.duration and isinstance(read.renew_before, timedelta) and read.renew_before >= read.duration:
         remedy = "write less than spec.duration, or a share of the lifetime such as 33%"
         raise InvalidSpec("spec.renewBefore", spec["renewBefore"], remedy)
     _check_formats(read)
     return read
+
+
+def _token(spec: Mapping[str, Any]) -> TokenWish | None:
+    value = spec.get("token")
+    if value is None:
+        return None
+    for name in _OF_CERTIFICATES:
+        if spec.get(name) is not None and (name, spec[name]) != ("restart", "Auto"):
+            raise InvalidSpec(f"spec.{name}", spec[name], "this is about a certificate, leave it out beside a token")
+    default = TokenWish().lifetime
+    return TokenWish(lifetime=_read(value, "spec.token.lifetime", "lifetime", default, token_lifetime))
+
+
+_OF_CERTIFICATES = ("duration", "renewBefore", "key", "dataKeys", "restart", "restartWindow", "formats", "pkcs12")
 
 
 def _check_formats(spec: Spec) -> None:
@@ -168,16 +193,21 @@ class Wish:
 
 
 def is_opted_in(secret_annotations: Mapping[str, str]) -> bool:
-    """Whether a Secret asks to be kept fresh. Any value but "true" and "false" is a question, see read_wish."""
-    return secret_annotations.get(annotation.RENEW, "false") != "false"
+    """Whether a Secret asks for anything. Any value but "true" and "false" is a question, see read_wish."""
+    return _asks(secret_annotations, annotation.RENEW) or _asks(secret_annotations, annotation.TOKEN)
+
+
+def _asks(secret_annotations: Mapping[str, str], key: str) -> bool:
+    return secret_annotations.get(key, "false") != "false"
 
 
 def read_wish(secret_name: str, secret_annotations: Mapping[str, str]) -> Wish:
     """Turn the annotations of contract §2 into a CertRenewal.spec."""
-    spec: dict[str, Any] = {"secretName": secret_name}
+    wants_token = _asks(secret_annotations, annotation.TOKEN) and not _asks(secret_annotations, annotation.RENEW)
+    spec: dict[str, Any] = {"secretName": secret_name, **({"token": {}} if wants_token else {})}
     problem: InvalidSpec | None = None
     for key, (path, split) in _SHORT_FORMS.items():
-        if key not in secret_annotations:
+        if key not in secret_annotations or (key == annotation.TOKEN_LIFETIME and not wants_token):
             continue
         try:
             value = split(secret_annotations[key])
@@ -187,18 +217,32 @@ def read_wish(secret_name: str, secret_annotations: Mapping[str, str]) -> Wish:
             problem = problem or _about(key, secret_annotations[key], refusal)
         else:
             spec = trial
-    return Wish(spec=spec, problem=_unknown(secret_annotations) or problem)
+    return Wish(spec=spec, problem=_unknown(secret_annotations) or _misplaced(secret_annotations) or problem)
 
 
 def _unknown(secret_annotations: Mapping[str, str]) -> InvalidSpec | None:
     for key, value in sorted(secret_annotations.items()):
-        if key == annotation.RENEW and value not in ("true", "false"):
+        if key in (annotation.RENEW, annotation.TOKEN) and value not in ("true", "false"):
             return InvalidSpec(f"annotation {key}", value, 'write "true" or "false"')
-        if key in annotation.UNSUPPORTED:
-            return InvalidSpec(f"annotation {key}", value, "this version does not do that yet, remove the annotation")
         if key.startswith(annotation.PREFIX) and key not in annotation.ON_SECRETS:
             known = ", ".join(sorted(k.removeprefix(annotation.PREFIX) for k in annotation.ON_SECRETS))
             return InvalidSpec(f"annotation {key}", value, f"there is no such annotation; there are {known}")
+    return None
+
+
+def _misplaced(secret_annotations: Mapping[str, str]) -> InvalidSpec | None:
+    """What does not go together: a certificate and a token, or what is about the one beside the other."""
+    renews, asks = (_asks(secret_annotations, key) for key in (annotation.RENEW, annotation.TOKEN))
+    strays = {annotation.RENEW_NOW: "write token-now beside token"} if asks else {}
+    if renews and asks:
+        strays = {annotation.TOKEN: "the Secret has renew as well, keep one of the two"}
+    elif renews:
+        strays = dict.fromkeys(
+            (annotation.TOKEN_LIFETIME, annotation.TOKEN_NOW), "this goes with token, not with renew"
+        )
+    for key, remedy in strays.items():
+        if key in secret_annotations:
+            return InvalidSpec(f"annotation {key}", secret_annotations[key], remedy)
     return None
 
 
@@ -257,6 +301,7 @@ _SHORT_FORMS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     annotation.FORMATS: (("formats",), _comma_list),
     annotation.REVOKE: (("revoke",), _comma_list),
     annotation.PING_URL: (("hooks",), ping),
+    annotation.TOKEN_LIFETIME: (("token", "lifetime"), str),
 }
 
 
@@ -270,13 +315,23 @@ def _read(spec: Mapping[str, Any], label: str, key: str, default: _T, parse: Cal
         raise InvalidSpec(label, value, str(refusal)) from None
 
 
-def _object_name(value: str) -> str:
+def object_name(value: str) -> str:
+    """Read the name of a Kubernetes object; ValueError says what would be right."""
     if not _OBJECT_NAME.fullmatch(value):
         raise ValueError("write the name of a Kubernetes object: lower-case letters, digits, '-' and '.'")
     return value
 
 
-def _names(values: list[str]) -> tuple[Name, ...]:
+def token_lifetime(value: str) -> timedelta:
+    """Read how long a one-time token is good; ValueError says what would be right."""
+    lifetime = parse_duration(value)
+    if not SHORTEST_TOKEN <= lifetime <= LONGEST_TOKEN:
+        raise ValueError("a token is good for 1s to 1h")
+    return lifetime
+
+
+def name_list(values: list[str]) -> tuple[Name, ...]:
+    """Read the names that are asked for; ValueError says what would be right."""
     if not 0 < len(values) <= MOST_NAMES:
         raise ValueError(f"name from one to {MOST_NAMES} DNS names, IPs, e-mails or URIs")
     if any(len(value) > LONGEST_NAME for value in values):
@@ -309,7 +364,7 @@ def _pkcs12(value: Mapping[str, Any]) -> Pkcs12 | None:
         remedy = "name the Secret that has the password (annotation pkcs12-password-secret)"
         raise InvalidSpec("spec.pkcs12.passwordSecretRef", reference, remedy)
     return Pkcs12(
-        password_secret=_read(reference, "spec.pkcs12.passwordSecretRef.name", "name", "", _object_name),
+        password_secret=_read(reference, "spec.pkcs12.passwordSecretRef.name", "name", "", object_name),
         password_key=_read(reference, "spec.pkcs12.passwordSecretRef.key", "key", "password", _data_key),
         profile=_read(value, "spec.pkcs12.profile", "profile", Profile.MODERN, _word(Profile)),
     )

@@ -92,6 +92,20 @@ class Store:
         path = f"/api/v1/namespaces/{namespace}/secrets?fieldManager={MANAGER}"
         return _secret(await self._client.request("POST", path, body=body))
 
+    async def review_token(self, token: str, audience: str) -> str | None:
+        """The name of the user whose token this is, for this audience; None where it is nobody's."""
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenReview",
+            "spec": {"token": token, "audiences": [audience]},
+        }
+        answer = await self._client.request("POST", "/apis/authentication.k8s.io/v1/tokenreviews", body=body)
+        status = answer.get("status") or {}
+        # An authenticator that knows no audiences answers without them: its word is for the API server alone.
+        if not status.get("authenticated") or audience not in (status.get("audiences") or ()):
+            return None
+        return str((status.get("user") or {}).get("username", ""))
+
     async def apply_renewal(self, namespace: str, name: str, *, owner_uid: str, spec: Mapping[str, Any]) -> Object:
         """The CertRenewal of an annotated Secret, owned by it (server-side apply)."""
         body = {

@@ -57,6 +57,16 @@ class Issued:
     route: Route
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Minted:
+    """A one-time token for somebody else, with what its holder has to know. The token stays out of the repr."""
+
+    token: str = field(repr=False)
+    url: str
+    fingerprint: str  # of the root
+    expires: datetime
+
+
 class Authority:
     """One step-ca, trusted and ready to sign. Made by `connect`."""
 
@@ -119,7 +129,7 @@ class Authority:
             self.provisioner,
             names=names,
             audience=self._audience("/1.0/sign"),
-            root_fingerprint=self.spec.fingerprint or fingerprint(self.roots[0]),
+            root_fingerprint=self.root_fingerprint,
             csr=csr,
             now=now,
         )
@@ -128,6 +138,43 @@ class Authority:
             body["notAfter"] = format_duration(duration)
         answer = await self._call(Route.SIGN, "/1.0/sign", body=body)
         return self._checked(answer, key, names, Route.SIGN, now)
+
+    @property
+    def root_fingerprint(self) -> str:
+        """By which a client that knows nothing else recognises this CA: that of a root pinned and still named."""
+        alive = [root for root in self.pinned if root in self.named] or [*self.pinned]
+        return self.spec.fingerprint or fingerprint(alive[0])
+
+    def mint(self, *, names: Sequence[Name], lifetime: timedelta, now: datetime) -> Minted:
+        """A one-time token for somebody who keeps the key; the CA is not asked."""
+        if self.provisioner is None:
+            raise Refused(403, "this CertAuthority has no spec.provisioner: it can only renew")
+        token = tokens.sign_token(
+            self.provisioner,
+            names=names,
+            audience=self._audience("/1.0/sign"),
+            root_fingerprint=self.root_fingerprint,
+            csr=None,
+            now=now,
+            lifetime=lifetime,
+        )
+        expires = now.replace(microsecond=0) + timedelta(seconds=int(lifetime.total_seconds()))
+        return Minted(token=token, url=self.spec.url, fingerprint=self.root_fingerprint, expires=expires)
+
+    async def burn(self, token: str) -> bool:
+        """Make a one-time token worthless; False where it was so already, used or older than the CA's start.
+
+        step-ca notes a token as used before it compares it with the request: one that contradicts it is refused,
+        and nothing is issued.
+        """
+        body = {"csr": keys.contradiction().public_bytes(Encoding.PEM).decode(), "ott": token}
+        try:
+            await self._call("Burn", "/1.0/sign", body=body)
+        except Refused as refusal:
+            if refusal.status not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+                raise
+            return refusal.status == HTTPStatus.FORBIDDEN
+        return True
 
     async def renew_by_token(self, chain: Chain, key: PrivateKey, *, now: datetime) -> Issued:
         """The same certificate with new dates; the leaf's key signs a token for it."""
@@ -162,7 +209,7 @@ class Authority:
         )
         body = {"serial": serial, "ott": token, "reason": reason, "reasonCode": 0, "passive": True}
         try:
-            await self._call(None, "/1.0/revoke", body=body)
+            await self._call("Revoke", "/1.0/revoke", body=body)
         except Refused as refusal:
             if refusal.status != HTTPStatus.BAD_REQUEST or "already revoked" not in str(refusal):
                 raise
@@ -194,7 +241,7 @@ class Authority:
 
     async def _call(
         self,
-        route: Route | None,
+        route: str,
         path: str,
         *,
         body: Mapping[str, Any] | None = None,
@@ -208,8 +255,7 @@ class Authority:
             try:
                 return await self._transport.call("POST", path, body=body, headers=headers, context=context)
             finally:
-                label = route.value if route else "Revoke"
-                metrics.CA_REQUEST_SECONDS.labels(route=label).observe(time.perf_counter() - started)
+                metrics.CA_REQUEST_SECONDS.labels(route=str(route)).observe(time.perf_counter() - started)
 
     @asynccontextmanager
     async def _client_certificate(self, chain: Chain, key: PrivateKey) -> AsyncIterator[ssl.SSLContext]:

@@ -8,6 +8,7 @@ from typing import assert_never
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import NameOID
 
 from certrenewal.domain.certificate import PrivateKey
 from certrenewal.domain.keys import KeyAlgorithm
@@ -30,5 +31,18 @@ async def generate(algorithm: KeyAlgorithm) -> PrivateKey:
 
 def request(key: PrivateKey) -> x509.CertificateSigningRequest:
     """A bare CSR: step-ca takes subject and names from the token, and refuses a CSR that says otherwise."""
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return _signed(x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])), key)
+
+
+def contradiction() -> x509.CertificateSigningRequest:
+    """A CSR that fits no token, by a name that nobody has (RFC 6761 §6.4) and a key that nobody keeps."""
+    name = "cancelled.invalid"
+    builder = x509.CertificateSigningRequestBuilder().subject_name(
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    )
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    return _signed(builder, ec.generate_private_key(ec.SECP256R1()))
+
+
+def _signed(builder: x509.CertificateSigningRequestBuilder, key: PrivateKey) -> x509.CertificateSigningRequest:
     return builder.sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())

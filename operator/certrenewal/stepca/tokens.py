@@ -37,23 +37,23 @@ def sign_token(
     names: Sequence[Name],
     audience: str,
     root_fingerprint: str,
-    csr: CertificateSigningRequest,
+    csr: CertificateSigningRequest | None,
     now: datetime,
+    lifetime: timedelta = LIFETIME,
 ) -> str:
-    """A one-time token for ``/sign``, bound to the CSR and good for five minutes.
+    """A one-time token for ``/sign``, bound to the CSR where there is one already.
 
     The jti is random with 256 bits: step-ca stores it before it checks the signature, so that one who could guess
     it could burn the token. ``sha`` is for clients, ``cnf`` holds the CSR's SHA-256 (step-ca 0.27.3 and later).
     """
-    thumbprint = hashlib.sha256(csr.public_bytes(Encoding.DER)).digest()
     claims = {
         "iss": provisioner.name,
         "sub": str(names[0]),
         "sans": [str(name) for name in names],
         "aud": audience,
         "sha": root_fingerprint,
-        "cnf": {"x5rt#S256": base64.urlsafe_b64encode(thumbprint).rstrip(b"=").decode()},
-        **_validity(now),
+        **({"cnf": {"x5rt#S256": _thumbprint(csr)}} if csr else {}),
+        **_validity(now, lifetime),
     }
     header = {"alg": provisioner.algorithm, "kid": provisioner.kid}
     return jwt.encode(header, claims, provisioner.key, algorithms=[provisioner.algorithm])
@@ -66,17 +66,22 @@ def revoke_token(provisioner: Provisioner, *, serial: str, audience: str, root_f
         "sub": serial,
         "aud": audience,
         "sha": root_fingerprint,
-        **_validity(now),
+        **_validity(now, LIFETIME),
     }
     header = {"alg": provisioner.algorithm, "kid": provisioner.kid}
     return jwt.encode(header, claims, provisioner.key, algorithms=[provisioner.algorithm])
+
+
+def _thumbprint(csr: CertificateSigningRequest) -> str:
+    digest = hashlib.sha256(csr.public_bytes(Encoding.DER)).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def renew_token(chain: Chain, key: PrivateKey, *, audience: str, now: datetime) -> str:
     """A bearer token for ``/renew``: the leaf's own key vouches for the chain in its header."""
     signing_key, algorithm = _own_key(key)
     certificates = [base64.b64encode(c.public_bytes(Encoding.DER)).decode() for c in chain.certificates]
-    claims = {"iss": "step-ca-client/1.0", "sub": chain.leaf.subject, "aud": audience, **_validity(now)}
+    claims = {"iss": "step-ca-client/1.0", "sub": chain.leaf.subject, "aud": audience, **_validity(now, LIFETIME)}
     with warnings.catch_warnings():
         # step-ca knows Ed25519 signatures by the name EdDSA alone, which RFC 9864 has since deprecated.
         warnings.filterwarnings("ignore", message="EdDSA", category=SecurityWarning)
@@ -84,12 +89,12 @@ def renew_token(chain: Chain, key: PrivateKey, *, audience: str, now: datetime) 
         return jwt.encode(header, claims, signing_key, registry=_RENEW_HEADERS)
 
 
-def _validity(now: datetime) -> dict[str, Any]:
+def _validity(now: datetime, lifetime: timedelta) -> dict[str, Any]:
     issued = int(now.timestamp())
     return {
         "iat": issued,
         "nbf": issued,
-        "exp": issued + int(LIFETIME.total_seconds()),
+        "exp": issued + int(lifetime.total_seconds()),
         "jti": secrets.token_hex(32),
     }
 
