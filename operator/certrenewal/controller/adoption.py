@@ -83,7 +83,9 @@ class Adoption:
         await self._withdraw(renewal, found if found is not None and found.uid == renewal.owner_uid else None)
         self._require()
         await self._store.delete_renewal(renewal.key.namespace, renewal.key.name, renewal.uid)
-        self._cache.lose_renewal(renewal.key)
+        known = self._cache.renewals.get(renewal.key)
+        if known is None or known.deleting is None:  # else it waits for its finalizer, as the watch has shown already
+            self._cache.lose_renewal(renewal.key)
         return None
 
     async def _tell_once(self, secret: SecretMeta, reason: Reason, message: str) -> None:
