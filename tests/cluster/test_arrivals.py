@@ -57,7 +57,7 @@ def test_a_kind_that_is_installed_later_is_watched_from_then_on(clean: ControlPl
         site.await_ready("late")
 
         install_rollouts(clean)
-        until(lambda: "is there now" in operator.log_text(), 40, "the kind is noticed")
+        until(lambda: "is followed again" in operator.log_text(), 40, "the kind is noticed")
         clean.create(rollout("web", "late", USE))
         tell(site, "late", HEALTHY)
         settle(site, "late", {"Rollout/web": ("Healthy", "")})
@@ -80,10 +80,10 @@ def test_a_kind_may_go_and_come_again(clean: ControlPlane, ca: StepCA) -> None:
         until(lambda: "Rollout/web" in standing(site, "again"), 20, "the Rollout is known")
 
         remove_rollouts(clean)
-        until(lambda: "was uninstalled" in operator.log_text(), 20, "its absence is noticed")
+        until(lambda: "cannot be followed" in operator.log_text(), 20, "its absence is noticed")
         settle(site, "again", {})
         install_rollouts(clean)
-        until(lambda: "is there now" in operator.log_text(), 40, "its return is noticed")
+        until(lambda: "is followed again" in operator.log_text(), 40, "its return is noticed")
         clean.create(rollout("web", "again", USE))
         tell(site, "again", HEALTHY)
         settle(site, "again", {"Rollout/web": ("Healthy", "")})

@@ -314,7 +314,7 @@ def test_the_operator_names_the_same_after_a_restart(site: Site, namespace: str)
 
 
 def test_an_operator_works_without_a_kind_that_is_not_installed(site: Site) -> None:
-    told = [line for line in site.operator.logs() if "cannot be watched" in line["message"]]
+    told = [line for line in site.operator.logs() if "cannot be followed" in line["message"]]
 
-    assert {line["resource"] for line in told} == {"apps.example.com/v1/absent"}
+    assert {line["collection"].partition("/apis/")[2] for line in told} == {"apps.example.com/v1/absent"}
     assert "404" in told[0]["error"]

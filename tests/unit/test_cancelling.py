@@ -50,6 +50,9 @@ class CA:
     def use(self, name: str) -> Authority:
         return self  # type: ignore[return-value]
 
+    def knock(self, name: str, key: Key, urgency: float) -> bool:
+        raise AssertionError
+
     def enter(self, name: str, key: Key, urgency: float) -> bool:
         raise AssertionError
 

@@ -55,6 +55,9 @@ class OneAuthority:
             raise Unreachable("it is being set up again")
         return Signer()  # type: ignore[return-value]
 
+    def knock(self, name: str, key: Key, urgency: float) -> bool:
+        raise AssertionError
+
     def enter(self, name: str, key: Key, urgency: float) -> bool:
         raise AssertionError
 

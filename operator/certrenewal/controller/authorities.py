@@ -61,6 +61,10 @@ class Authorities:
             raise Unreachable(f"CertAuthority {name} is being set up again")
         return authority
 
+    def knock(self, name: str, key: Key, urgency: float) -> bool:
+        """Whether ``enter`` would let it in; if not, its key is called back."""
+        return name in self._keepers and self._keepers[name][0].gate.knock(key, urgency)
+
     def enter(self, name: str, key: Key, urgency: float) -> bool:
         """Whether a certificate may be asked for now; if not, its key is called back."""
         return name in self._keepers and self._keepers[name][0].gate.enter(key, urgency)

@@ -6,18 +6,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from certrenewal.domain import annotation
-from certrenewal.domain.kinds import NOT_RESTARTED
+from certrenewal.domain.kinds import NOT_RESTARTED, Resource
 from certrenewal.domain.rollout import Workload
 from certrenewal.domain.spec import WorkloadRef, is_opted_in
-from certrenewal.domain.status import Status, moment_of
+from certrenewal.domain.status import Status, compact, moment_of
 from certrenewal.kube.store import Secret
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Key:
+class Key(NamedTuple):
     """A namespace and a name: of a CertRenewal, or of the Secret that asks for one."""
 
     namespace: str
@@ -100,7 +99,7 @@ def parse_renewal(body: Mapping[str, Any]) -> Renewal:
         created=metadata["creationTimestamp"],
         owner_uid=owners[0]["uid"] if owners else None,
         spec=body.get("spec") or {},
-        status=body.get("status") or {},
+        status=compact(body.get("status") or {}),
         renew_now=(metadata.get("annotations") or {}).get(annotation.RENEW_NOW, ""),
         revoke_now=(metadata.get("annotations") or {}).get(annotation.REVOKE_NOW, ""),
         finalizers=tuple(metadata.get("finalizers") or ()),
@@ -154,6 +153,11 @@ class Cache:
     def claims(self, secret: Key) -> set[Key]:
         """The CertRenewals that name this Secret."""
         return set(self._claims.get(secret, ()))
+
+    def places(self, resource: Resource) -> list[tuple[str, str]]:
+        """Namespaces and names of the known workloads of one kind."""
+        found = self._workloads.values()
+        return [(workload.namespace, workload.ref.name) for workload in found if workload.resource == resource]
 
     def renewals_of(self, authority: str) -> list[Renewal]:
         """The CertRenewals that ask this authority."""

@@ -19,13 +19,22 @@ class Gate:
         self._call_back = call_back
         self._inside: set[Key] = set()
         self._outside: dict[Key, float] = {}
+        self._order: list[tuple[float, Key]] = []  # a heap of all outside, and of some that are not there any more
 
-    def enter(self, key: Key, urgency: float) -> bool:
-        """Whether ``key`` may ask now; if not, it is called back."""
-        self._outside[key] = urgency
+    def knock(self, key: Key, urgency: float) -> bool:
+        """Whether there is a place for ``key`` now, which it does not take yet; if not, it is called back."""
+        if self._outside.get(key) != urgency:
+            self._outside[key] = urgency
+            heapq.heappush(self._order, (urgency, key))
         if key not in self._next():
             return False
         del self._outside[key]
+        return True
+
+    def enter(self, key: Key, urgency: float) -> bool:
+        """Whether ``key`` may ask now; if not, it is called back."""
+        if not self.knock(key, urgency):
+            return False
         self._inside.add(key)
         return True
 
@@ -43,5 +52,11 @@ class Gate:
 
     def _next(self) -> list[Key]:
         """Those outside for whom there is room."""
-        free = self.size - len(self._inside)
-        return heapq.nsmallest(free, self._outside, key=lambda key: (self._outside[key], key)) if free > 0 else []
+        found: dict[Key, float] = {}
+        while self._order and len(found) < self.size - len(self._inside):
+            urgency, key = heapq.heappop(self._order)
+            if self._outside.get(key) == urgency:
+                found[key] = urgency
+        for key, urgency in found.items():
+            heapq.heappush(self._order, (urgency, key))
+        return list(found)

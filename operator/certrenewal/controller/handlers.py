@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import kopf
-from kopf._cogs.structs.references import Insights  # the one way to change at runtime what is watched
 
-from certrenewal.controller.operator import Operator
+from certrenewal.controller.operator import AUTHORITIES, CONFIG_MAPS, NAMESPACES, Operator
 from certrenewal.domain import annotation
 from certrenewal.domain.kinds import Resource
-from certrenewal.kube.store import GROUP, VERSION
+from certrenewal.kube.store import GROUP
 from certrenewal.kube.watching import SERVER_TIMEOUT
 
 log = logging.getLogger(__name__)
@@ -40,13 +39,11 @@ class _Backoffs:
 async def run(operator: Operator) -> None:
     """Run until a signal ends the process."""
     registry = kopf.OperatorRegistry()
-    insights = Insights()
-    _wire(registry, operator, insights)
+    _wire(registry, operator)
     namespaces = operator.settings.watch_namespaces
     await kopf.operator(
         registry=registry,
         settings=_settings(),
-        insights=insights,
         clusterwide=not namespaces,
         namespaces=namespaces,
         standalone=True,
@@ -62,8 +59,6 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = SERVER_TIMEOUT + 30
     settings.watching.inactivity_timeout = 1e9  # kopf 1.45 can lose a watcher for good when this one fires
     settings.watching.connect_timeout = 10
-    settings.watching.field_selectors["", "v1", "secrets"] = "type!=helm.sh/release.v1"
-    settings.watching.field_selectors["batch", "v1", "jobs"] = "status.successful=0"  # most Jobs are done long since
     settings.watching.label_selectors["", "v1", "configmaps"] = annotation.ROOTS
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
@@ -78,8 +73,7 @@ def _settings() -> kopf.OperatorSettings:
     return settings
 
 
-def _wire(registry: kopf.OperatorRegistry, operator: Operator, insights: Insights) -> None:
-    late: list[asyncio.Task[None]] = []
+def _wire(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     last_login = -LOGIN_PAUSE
 
     @kopf.on.login(registry=registry, id="login")
@@ -93,50 +87,24 @@ def _wire(registry: kopf.OperatorRegistry, operator: Operator, insights: Insight
     @kopf.on.startup(registry=registry, id="start")
     async def start(**_: Any) -> None:
         await operator.start()
-        late.append(asyncio.create_task(_watch_arrivals(operator, insights), name="arrivals"))
 
     @kopf.on.cleanup(registry=registry, id="stop")
     async def stop(**_: Any) -> None:
-        for task in late:
-            task.cancel()
         await operator.stop()
 
-    def workload(resource: Resource) -> _See:
-        return lambda event, body: operator.see_workload(resource, event, body)
-
-    watched: dict[tuple[str, str, str], _See] = {
-        ("", "v1", "secrets"): operator.see_secret,
-        ("", "v1", "namespaces"): operator.see_namespace,
-        (GROUP, VERSION, "certrenewals"): operator.see_renewal,
-        (GROUP, VERSION, "certauthorities"): operator.see_authority,
-        **{(found.group, found.version, found.plural): workload(found) for found in operator.workloads},
-    }
+    watched: dict[Resource, _See] = {NAMESPACES: operator.see_namespace, AUTHORITIES: operator.see_authority}
     if operator.settings.trust_bundles:
-        watched["", "v1", "configmaps"] = operator.see_config_map
+        watched[CONFIG_MAPS] = operator.see_config_map
     for resource, see in watched.items():
         _watch(registry, resource, see)
 
 
-async def _watch_arrivals(operator: Operator, insights: Insights) -> None:
-    """Tell kopf which kinds came or went since its start: it would not notice the one, and end at the other."""
-    await insights.ready_resources.wait()
-    while True:
-        found = await operator.arrivals.changed()
-        theirs = kopf.Resource(found.group, found.version, found.plural, namespaced=True)
-        async with insights.revised:
-            if found in operator.arrivals.absent:
-                insights.watched_resources.discard(theirs)
-            else:
-                insights.watched_resources.add(theirs)
-            insights.revised.notify_all()
-
-
-def _watch(registry: kopf.OperatorRegistry, resource: tuple[str, str, str], see: _See) -> None:
-    @kopf.on.event(*resource, registry=registry, id=f"see-{resource[2]}.{resource[0]}".rstrip("."))
+def _watch(registry: kopf.OperatorRegistry, resource: Resource, see: _See) -> None:
+    @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=f"see-{resource.plural}")
     async def handle(*, type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's word
         try:
             see(type, body)
         except Exception:
             # An object that cannot be read must not cost the others their events. Its body stays out of the log.
             metadata = body.metadata
-            log.exception("event not understood", extra={"resource": resource[2], "object": metadata.get("name")})
+            log.exception("event not understood", extra={"resource": str(resource), "object": metadata.get("name")})

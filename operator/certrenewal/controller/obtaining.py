@@ -31,6 +31,9 @@ class Authorities(Protocol):
     def use(self, name: str) -> Authority:
         """The authority itself, which its view calls ready."""
 
+    def knock(self, name: str, key: Key, urgency: float) -> bool:
+        """Whether ``enter`` would let it in; if not, its key is called back."""
+
     def enter(self, name: str, key: Key, urgency: float) -> bool:
         """Whether a certificate may be asked for now; if not, its key is called back."""
 

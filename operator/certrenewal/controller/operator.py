@@ -13,13 +13,13 @@ from typing import Any
 
 from certrenewal import metrics
 from certrenewal.controller.adoption import Adoption
-from certrenewal.controller.arrivals import Arrivals
 from certrenewal.controller.authorities import Authorities
 from certrenewal.controller.bundles import Bundles
 from certrenewal.controller.bystanders import Bystanders
 from certrenewal.controller.cache import Cache, Key, parse_renewal, parse_secret_meta
 from certrenewal.controller.cancelling import Canceller
 from certrenewal.controller.endpoint import Endpoint
+from certrenewal.controller.following import Collection, Following
 from certrenewal.controller.handout import Handout
 from certrenewal.controller.hooks import Hooks
 from certrenewal.controller.identity import Serving
@@ -34,7 +34,7 @@ from certrenewal.controller.serving import Inquiries
 from certrenewal.controller.telling import Teller
 from certrenewal.controller.tokens import Tokens
 from certrenewal.controller.touches import Touches
-from certrenewal.domain.kinds import WATCHED, Resource, kind_word
+from certrenewal.domain.kinds import BUILT_IN, WATCHED, Resource, kind_word
 from certrenewal.domain.names import parse_names
 from certrenewal.domain.policy import Asker
 from certrenewal.domain.rollout import parse_workload
@@ -56,7 +56,17 @@ log = logging.getLogger(__name__)
 LEASE = "certrenewal"
 GRACE = 10.0  # seconds for looks under way at the end; the kubelet gives 30
 HOOKS_GRACE = 5.0  # the same for hooks under way
-SETTLED = 0.25  # seconds without an event after the last list
+SETTLED = 0.25  # seconds without an event from kopf after its last list
+
+RENEWALS = Resource(GROUP, VERSION, "certrenewals")
+AUTHORITIES = Resource(GROUP, VERSION, "certauthorities")
+SECRETS = Resource("", "v1", "secrets")
+NAMESPACES = Resource("", "v1", "namespaces")
+CONFIG_MAPS = Resource("", "v1", "configmaps")
+_SELECTED = {
+    SECRETS: {"fieldSelector": "type!=helm.sh/release.v1"},
+    BUILT_IN["Job"]: {"fieldSelector": "status.successful=0"},  # most Jobs are done long since
+}
 
 
 class Operator:
@@ -65,19 +75,11 @@ class Operator:
     def __init__(self, settings: Settings, configuration: Configuration) -> None:
         self.settings = settings
         self.cache = Cache()
-        self.workloads = (*WATCHED, *settings.extra_workloads)
         self._synced = asyncio.Event()
         self._client = Client(configuration)
         self._store = Store(self._client, reporter=settings.identity)
-        self.arrivals = Arrivals(self._store, settings.extra_workloads, next(iter(settings.watch_namespaces), ""))
-        self.watching = Watching(
-            configuration,
-            gone={
-                resource.path(namespace): functools.partial(self.arrivals.lose, resource)
-                for resource in settings.extra_workloads
-                for namespace in settings.watch_namespaces or ("",)
-            },
-        )
+        self.watching = Watching(configuration)
+        self._following = Following(self.watching, settings.watch_namespaces, self._collections())
         self._elector = Elector(
             self._client,
             namespace=settings.namespace,
@@ -216,9 +218,8 @@ class Operator:
         """Serve probes, stand for the Lease, and wait for work."""
         await self._probes.start()
         await self._until_installed()
-        await self.arrivals.look()
         parts = {
-            "arrivals": self.arrivals.run(),
+            "following": self._following.run(),
             "elector": self._elector.run(),
             "sync": self._sync(),
             "restarts": self._restarts.run(),
@@ -259,19 +260,58 @@ class Operator:
 
     # -- news from the watches ---------------------------------------------------------------------------------
 
-    def see_secret(self, event: str | None, body: Mapping[str, Any]) -> None:
-        """A Secret's metadata, as the watch shows it."""
+    def _collections(self) -> tuple[Collection, ...]:
+        """What is followed; CertRenewals ahead, as a Secret that none of them names need not be kept."""
+        cache = self.cache
+        workloads = (
+            Collection(
+                resource=resource,
+                see=functools.partial(self._see_workload, resource),
+                known=functools.partial(cache.places, resource),
+                query=_SELECTED.get(resource, {}),
+                may_be_absent=resource in self.settings.extra_workloads,
+            )
+            for resource in (*WATCHED, *self.settings.extra_workloads)
+        )
+        return (
+            Collection(resource=RENEWALS, see=self._see_renewal, known=lambda: cache.renewals),
+            Collection(
+                resource=SECRETS,
+                see=self._see_secret,
+                known=lambda: cache.secrets,
+                query=_SELECTED[SECRETS],
+            ),
+            *workloads,
+        )
+
+    def _see_secret(self, event: str, body: Mapping[str, Any]) -> None:
+        """A Secret's metadata; only name and namespace are sure where it is gone."""
+        if event == "DELETED":
+            key = Key(body["metadata"]["namespace"], body["metadata"]["name"])
+            self.authorities.see_secret(key)
+            self._poke(self.cache.lose_secret(key))
+            return
         secret = parse_secret_meta(body)
         known = self.cache.secrets.get(secret.key)
         if known is None or known.version != secret.version:
             self.authorities.see_secret(secret.key)
-        self._poke(self.cache.lose_secret(secret.key) if event == "DELETED" else self.cache.see_secret(secret))
+        self._poke(self.cache.see_secret(secret))
 
-    def see_renewal(self, event: str | None, body: Mapping[str, Any]) -> None:
-        """A CertRenewal, as the watch shows it."""
-        renewal = parse_renewal(body)
-        gone = event == "DELETED"
-        self._poke(self.cache.lose_renewal(renewal.key) if gone else self.cache.see_renewal(renewal))
+    def _see_renewal(self, event: str, body: Mapping[str, Any]) -> None:
+        """A CertRenewal."""
+        if event == "DELETED":
+            self._poke(self.cache.lose_renewal(Key(body["metadata"]["namespace"], body["metadata"]["name"])))
+        else:
+            self._poke(self.cache.see_renewal(parse_renewal(body)))
+
+    def _see_workload(self, resource: Resource, event: str, body: Mapping[str, Any]) -> None:
+        """A workload."""
+        metadata, kind = body["metadata"], kind_word(body["kind"], resource.group)
+        if event == "DELETED":
+            self._poke(self.cache.lose_workload(metadata["namespace"], WorkloadRef(kind, metadata["name"])))
+        else:
+            as_reloader = self.settings.restarts_honour_reloader
+            self._poke(self.cache.see_workload(parse_workload(kind, body, resource, as_reloader=as_reloader)))
 
     def see_authority(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A CertAuthority, as the watch shows it."""
@@ -280,15 +320,6 @@ class Operator:
             self.authorities.lose(body["metadata"]["name"])
         else:
             self.authorities.see(body)
-
-    def see_workload(self, resource: Resource, event: str | None, body: Mapping[str, Any]) -> None:
-        """A workload, as the watch shows it."""
-        metadata, kind = body["metadata"], kind_word(body["kind"], resource.group)
-        if event == "DELETED":
-            self._poke(self.cache.lose_workload(metadata["namespace"], WorkloadRef(kind, metadata["name"])))
-        else:
-            as_reloader = self.settings.restarts_honour_reloader
-            self._poke(self.cache.see_workload(parse_workload(kind, body, resource, as_reloader=as_reloader)))
 
     def see_namespace(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A namespace's metadata, as the watch shows it."""
@@ -382,6 +413,7 @@ class Operator:
 
     async def _sync(self) -> None:
         """Wait for the first lists; then, once this replica leads, have the authorities' state told."""
+        await self._following.until_listed()
         await self.watching.until_listed(self._expected())
         seen = -1
         while seen != self._events:
@@ -394,20 +426,11 @@ class Operator:
         self.bundles.wake()
 
     def _expected(self) -> set[str]:
-        """The collections that are watched and there, as paths."""
-        bundles = (Resource("", "v1", "configmaps"),) if self.settings.trust_bundles else ()
-        scoped = (
-            Resource("", "v1", "secrets"),
-            Resource(GROUP, VERSION, "certrenewals"),
-            *bundles,
-            *self.workloads,
-        )
-        return {f"/apis/{GROUP}/{VERSION}/certauthorities", "/api/v1/namespaces"} | {
-            resource.path(namespace)
-            for namespace in self.settings.watch_namespaces or ("",)
-            for resource in scoped
-            if resource not in self.arrivals.absent
-        }
+        """The collections that kopf watches, as paths."""
+        expected = {AUTHORITIES.path(), NAMESPACES.path()}
+        if self.settings.trust_bundles:
+            expected |= {CONFIG_MAPS.path(namespace) for namespace in self.settings.watch_namespaces or ("",)}
+        return expected
 
     async def _until_installed(self) -> None:
         """Wait for the CRDs: kopf would take their absence at start for good."""

@@ -83,6 +83,7 @@ class Reconciler:
         self._obtained: dict[Key, Obtained] = {}
         self._pauses: dict[Key, _Pause] = {}
         self._turned_away: set[Key] = set()  # those that wait for a place at their authority
+        self._empty: dict[Key, Secret] = {}  # what was read for those that wait, where it holds nothing at all
 
     async def look(self, key: Key) -> datetime | None:
         """Take the next step for ``key``; when to look again, None where only news can change anything."""
@@ -107,6 +108,7 @@ class Reconciler:
         if renewal is None:
             self._obtained.pop(key, None)
             self._pauses.pop(key, None)
+            self._empty.pop(key, None)
             self._tell.forget(key)
             await self._tokens.forget(key)
             return None
@@ -124,7 +126,10 @@ class Reconciler:
         view = self._authorities.view(spec.authority)
         if view is None:
             return None  # its first contact is under way and will bring us back
-        secret = await self._store.read_secret(renewal.key.namespace, spec.secret_name)
+        if self._is_due(renewal) and not self._authorities.knock(spec.authority, key, renewal.urgency):
+            self._turned_away.add(key)  # and the Secret is not read before there is a place
+            return None
+        secret = self._still_empty(renewal) or await self._store.read_secret(renewal.key.namespace, spec.secret_name)
         observed = self._observe(renewal, spec, view, secret)
         observed = replace(observed, outputs=await self._outputs(renewal, spec, secret))
         return await self._step(renewal, observed, secret)
@@ -223,6 +228,8 @@ class Reconciler:
             renewal = await self._tell.promise_restarts(renewal, observed.spec, step.finding)
         obtained = self._kept(renewal, observed)
         if obtained is None and not self._may_ask(renewal, observed):
+            if secret is not None and not secret.data:
+                self._empty[renewal.key] = secret
             return None
         try:
             if obtained is None:
@@ -353,6 +360,20 @@ class Reconciler:
             and seen.get("password", "") == self._password_version(renewal, spec)
             and not self._joins_sibling(renewal, spec)
         )
+
+    def _still_empty(self, renewal: Renewal) -> Secret | None:
+        """The Secret as it was when we were turned away, if it held nothing and did not change."""
+        secret, known = self._empty.pop(renewal.key, None), self._cache.secrets.get(renewal.secret)
+        return secret if secret and known and version_of(secret) == version_of(known) else None
+
+    def _is_due(self, renewal: Renewal) -> bool:
+        """Whether status tells that the CA is to be asked for a certificate that is still good."""
+        now, due = self._clock(), moment_of(renewal.status.get("renewalTime"))
+        if due is None or renewal.urgency <= now.timestamp():
+            return False
+        if renewal.key in self._obtained or renewal.key in self._pauses:
+            return False
+        return due <= now or self._cache.renew_now(renewal) not in ("", renewal.status.get("renewNow"))
 
     def _joins_sibling(self, renewal: Renewal, spec: Spec) -> bool:
         """Whether it may be renewed now because a workload is restarted anyway."""

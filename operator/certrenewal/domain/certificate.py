@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -209,21 +210,25 @@ def common_name(name: x509.Name) -> str:
 
 
 def _leaf(certificate: x509.Certificate) -> Leaf:
+    # Each of these is decoded at every access.
     usage = _extension(certificate, x509.KeyUsage)
     purposes = _extension(certificate, x509.ExtendedKeyUsage)
+    alternatives = tuple(_extension(certificate, x509.SubjectAlternativeName) or ())
+    subject, key = common_name(certificate.subject), certificate.public_key()
+    names = _names(alternatives, subject)
     return Leaf(
         serial=str(certificate.serial_number),
         fingerprint=fingerprint(certificate),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
         issuer=certificate.issuer.rfc4514_string(),
-        subject=common_name(certificate.subject),
-        names=_names(certificate),
-        algorithm=algorithm_of(certificate.public_key()),
-        public_key=public_der(certificate.public_key()),
+        subject=subject,
+        names=names,
+        algorithm=algorithm_of(key),
+        public_key=public_der(key),
         client_auth=purposes is None or ExtendedKeyUsageOID.CLIENT_AUTH in purposes,
         signs=usage is not None and usage.digital_signature,
-        unjudged=_has_unjudged_names(certificate),
+        unjudged=_has_unjudged_names(alternatives, subject, names),
     )
 
 
@@ -234,12 +239,9 @@ def _extension(certificate: x509.Certificate, kind: type[_E]) -> _E | None:
         return None
 
 
-def _names(certificate: x509.Certificate) -> tuple[Name, ...]:
-    found = _extension(certificate, x509.SubjectAlternativeName)
-    if found is None:
-        return ()
+def _names(alternatives: Iterable[x509.GeneralName], subject: str) -> tuple[Name, ...]:
     names: list[Name] = []
-    for general in found:
+    for general in alternatives:
         match general:
             case x509.DNSName(value=value):
                 names.append(Name(Kind.DNS, value.lower()))
@@ -250,25 +252,23 @@ def _names(certificate: x509.Certificate) -> tuple[Name, ...]:
                 names.append(Name(Kind.EMAIL, f"{local}@{domain.lower()}"))
             case x509.UniformResourceIdentifier(value=value):
                 names.append(Name(Kind.URI, value))
-    subject = common_name(certificate.subject)
     return tuple(sorted(dict.fromkeys(names), key=lambda name: name.value != subject))
 
 
-def _has_unjudged_names(certificate: x509.Certificate) -> bool:
-    found = _extension(certificate, x509.SubjectAlternativeName) or ()
-    if any(not isinstance(general, _JUDGED) for general in found):
+def _has_unjudged_names(alternatives: Iterable[x509.GeneralName], subject: str, names: tuple[Name, ...]) -> bool:
+    if any(not isinstance(general, _JUDGED) for general in alternatives):
         return True
-    subject = common_name(certificate.subject)
     try:
         name = parse_name(subject)
     except InvalidName:
         return False  # a title such as "Shop front" is no name that anybody could be mistaken for
-    return "." in subject and name not in _names(certificate)
+    return "." in subject and name not in names
 
 
 _JUDGED = (x509.DNSName, x509.IPAddress, x509.RFC822Name, x509.UniformResourceIdentifier)
 
 
+@functools.lru_cache(maxsize=256)  # one look asks several times about the same pair
 def _is_issued_by(subject: x509.Certificate, issuer: x509.Certificate) -> bool:
     constraints = _extension(issuer, x509.BasicConstraints)
     if constraints is None or not constraints.ca:

@@ -134,7 +134,7 @@ def key_mismatch(observed: Observed, _: datetime) -> Finding | None:
 def chain_broken(observed: Observed, _: datetime) -> Finding | None:
     """The leaf is the authority's, but what follows it does not lead to a root."""
     chain, roots = observed.held.chain, observed.authority.roots
-    if chain and roots and not chain.holds(roots) and _completed(observed):
+    if chain and roots and not observed.is_trusted and _completed(observed):
         return Finding(
             Reason.CHAIN_BROKEN, f"{observed.spec.data_keys.crt} lacks the CA certificate that issued the leaf"
         )
@@ -152,7 +152,7 @@ def _completed(observed: Observed) -> Chain | None:
 def issuer_changed(observed: Observed, _: datetime) -> Finding | None:
     """The chain does not lead to a root of the authority. Says nothing before the roots are known."""
     chain, roots = observed.held.chain, observed.authority.roots
-    if chain and roots and not chain.holds(roots):
+    if chain and roots and not observed.is_trusted:
         return Finding(
             Reason.ISSUER_CHANGED,
             f"the certificate was issued by {chain.leaf.issuer}, not by authority {observed.authority.name}",

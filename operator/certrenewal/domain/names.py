@@ -6,6 +6,7 @@ step-ca sorts a name into its kind by trying IP, URI, e-mail and DNS in this ord
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -41,6 +42,7 @@ class Name:
         return self.value
 
 
+@functools.lru_cache(maxsize=1024)  # one look reads the same names in spec, status and certificate
 def parse_name(text: str) -> Name:
     """Read one name; InvalidName says what is wrong with it."""
     if not text.isascii():

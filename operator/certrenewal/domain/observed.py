@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -46,7 +47,7 @@ def read_held(crt: bytes, key: bytes, roots: bytes) -> Held:
     return Held(chain=chain, key=private, fault="; ".join(faults) or None, roots=roots)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, for the one property that is kept
 class Observed:
     """All that a decision about one certificate rests on."""
 
@@ -72,6 +73,11 @@ class Observed:
     def leaf(self) -> Leaf | None:
         """The certificate that the Secret holds."""
         return self.held.chain.leaf if self.held.chain else None
+
+    @functools.cached_property
+    def is_trusted(self) -> bool:
+        """Whether the chain at hand leads to a root of the authority."""
+        return self.held.chain is not None and self.held.chain.holds(self.authority.roots)
 
     @property
     def names(self) -> tuple[Name, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from certrenewal.domain.certificate import Leaf
 from certrenewal.domain.durations import format_duration, parse_duration
+from certrenewal.domain.history import History
 from certrenewal.domain.names import Name, parse_names
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.rollout import State
@@ -19,6 +20,12 @@ from certrenewal.domain.timing import may_follow
 HISTORY = 10
 
 Status = Mapping[str, Any]
+
+
+def compact(status: Status) -> Status:
+    """The same status in less memory."""
+    history = status.get("history")
+    return {**status, "history": History(history)} if history else status
 
 
 def timestamp(moment: datetime) -> str:
@@ -276,5 +283,5 @@ def difference(before: Status, after: Status) -> dict[str, Any]:
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             patch[key] = {**{gone: None for gone in old if gone not in new}, **new}
         else:
-            patch[key] = new
+            patch[key] = list(new) if isinstance(new, History) else new
     return patch

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import ssl
+import urllib.request
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
+import orjson
 from kubernetes.aio import client as kubernetes
 from kubernetes.aio import config as kubeconfig
 
 from certrenewal import metrics
+from certrenewal.kube.depth import loads
 from certrenewal.kube.errors import ClusterError, Conflict, Forbidden, NotFound, Rejected, Unavailable
 
 # Below the time that a leader trusts its Lease: a write that is under way when the Lease is lost ends with it.
@@ -32,7 +37,6 @@ Configuration = kubernetes.Configuration
 async def load_configuration() -> kubernetes.Configuration:
     """The account of this process: ``KUBECONFIG`` where it is set, else the pod's, else ``~/.kube/config``."""
     configuration = kubernetes.Configuration()
-    configuration.connection_pool_maxsize = CONNECTIONS
     if not os.environ.get("KUBECONFIG"):
         try:
             kubeconfig.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
@@ -42,6 +46,34 @@ async def load_configuration() -> kubernetes.Configuration:
             return configuration
     await kubeconfig.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     return configuration
+
+
+def open_session(configuration: kubernetes.Configuration, *, limit: int, **options: Any) -> aiohttp.ClientSession:
+    """A session with the API server alone, through the proxy that the configuration or the environment names.
+
+    ``limit``: the most connections, 0 for any number.
+    """
+    # Not aiohttp's trust_env: it looks for a ~/.netrc, in a thread, at each request.
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=_tls(configuration), limit=limit),
+        proxy=configuration.proxy or _proxy(configuration.host),
+        read_bufsize=2**21,  # an event of a watch is one line
+        **options,
+    )
+
+
+def _tls(configuration: kubernetes.Configuration) -> ssl.SSLContext:
+    """The context that the client library makes of a configuration."""
+    context: ssl.SSLContext = kubernetes.ApiClient(configuration).rest_client.ssl_context
+    return context
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for a URL, None where it names none or excepts its host."""
+    parts = urlsplit(url)
+    if urllib.request.proxy_bypass(parts.netloc):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
 
 
 def server_hosts(configuration: kubernetes.Configuration) -> frozenset[str]:
@@ -55,11 +87,14 @@ class Client:
 
     def __init__(self, configuration: kubernetes.Configuration) -> None:
         self._configuration = configuration
-        self._api = kubernetes.ApiClient(configuration)
+
+    @functools.cached_property
+    def _session(self) -> aiohttp.ClientSession:
+        return open_session(self._configuration, limit=CONNECTIONS)
 
     async def close(self) -> None:
         """End the session."""
-        await self._api.close()  # type: ignore[no-untyped-call]
+        await self._session.close()
 
     async def request(
         self,
@@ -101,9 +136,17 @@ class Client:
         headers = {"Content-Type": content_type, "Accept": accept, **await authorization(self._configuration)}
         code = "error"
         try:
-            response = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
-            code = str(response.status)
-            text = await response.read()  # type: ignore[no-untyped-call]
+            sent = None if body is None else orjson.dumps(body)
+            async with self._session.request(
+                method,
+                url,
+                headers=headers,
+                data=sent,
+                timeout=timeout,
+                server_hostname=self._configuration.tls_server_name,
+            ) as response:
+                code = str(response.status)
+                text = await response.read()
         except TimeoutError:
             raise Unavailable(f"{method} {path}: no answer in time") from None
         except (aiohttp.ClientError, OSError) as failure:
@@ -114,7 +157,7 @@ class Client:
         if response.status >= 400:
             raise error_of(method, path, response.status, text)
         try:
-            answer: Object = json.loads(text)
+            answer: Object = loads(text)
         except ValueError:
             raise Unavailable(f"{method} {path}: an answer that is no JSON") from None
         return answer

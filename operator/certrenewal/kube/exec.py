@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-from kubernetes.aio.client import ApiClient
 
 from certrenewal import metrics
-from certrenewal.kube.client import Configuration, authorization, error_of
+from certrenewal.kube.client import Configuration, authorization, error_of, open_session
 from certrenewal.kube.errors import Rejected, Unavailable
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
@@ -123,7 +122,6 @@ class Executor:
             params=_query(container, command),
             protocols=PROTOCOLS,
             headers=await authorization(self._configuration),
-            proxy=self._configuration.proxy,
             autoping=True,
         )
 
@@ -153,7 +151,6 @@ class Executor:
                     self._url(path),
                     params=_query(container, command),
                     headers=await authorization(self._configuration),
-                    proxy=self._configuration.proxy,
                 )
                 text = await answer.read()
                 return b"" if b"Upgrade request required" in text else text
@@ -164,8 +161,7 @@ class Executor:
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            context = ApiClient(self._configuration).rest_client.ssl_context
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context), trust_env=True)
+            self._session = open_session(self._configuration, limit=100)
         return self._session
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import http
 import time
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
-from kubernetes.aio.client import ApiClient, Configuration
 
-from certrenewal.kube.client import authorization
+from certrenewal.kube.client import Configuration, authorization, open_session
 
 # The server ends each watch after this many seconds, so that a watch not opened again for long is a dead one.
 SERVER_TIMEOUT = 300
@@ -37,10 +35,8 @@ class Watching:
     Secrets are watched this way, so that no key material flows, or is kept, that a decision does not need.
     """
 
-    def __init__(self, configuration: Configuration, *, gone: Mapping[str, Callable[[], None]]) -> None:
-        """``gone``: the collections whose kinds may be uninstalled, and who hears of it."""
+    def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
-        self._gone = gone
         self._opened: dict[str, float] = {}
         self._news = asyncio.Event()
 
@@ -51,14 +47,7 @@ class Watching:
 
     def session(self) -> aiohttp.ClientSession:
         """A new session: its user closes it."""
-        context = ApiClient(self._configuration).rest_client.ssl_context
-        return aiohttp.ClientSession(
-            response_class=_Answer,
-            connector=aiohttp.TCPConnector(ssl=context, limit=0),
-            middlewares=(self._pass,),
-            read_bufsize=2**21,
-            trust_env=True,
-        )
+        return open_session(self._configuration, limit=0, response_class=_Answer, middlewares=(self._pass,))
 
     async def until_listed(self, paths: set[str]) -> None:
         """Wait until each of these collections was listed: its first watch follows its first list."""
@@ -82,9 +71,6 @@ class Watching:
             self._opened[path] = time.monotonic()
             self._news.set()
         response = await handler(request)
-        if response.status == http.HTTPStatus.NOT_FOUND and path in self._gone:
-            response.close()
-            self._opened.pop(path, None)
-            self._gone[path]()
-            await asyncio.Event().wait()  # kopf would take the answer for its end: who hears of it ends this watch
+        if response.status == http.HTTPStatus.NOT_FOUND:
+            self._opened.pop(path, None)  # the kind was uninstalled: there is nothing to be late with
         return response

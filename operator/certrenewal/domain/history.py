@@ -1,0 +1,47 @@
+"""The certificates that a CertRenewal had, in little memory: the latest as it is, the others as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, overload
+
+Entry = Mapping[str, Any]
+
+
+class History(Sequence[Entry]):
+    """Reads like the list that it stands for.
+
+    A dozen dictionaries for each of ten thousand certificates would be most of what the operator holds, and all but
+    the latest are read once a certificate.
+    """
+
+    __slots__ = ("_latest", "_others", "_size")
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        """``entries``: the latest first, at least one."""
+        self._latest = entries[0]
+        self._others = json.dumps(entries[1:], separators=(",", ":")).encode()
+        self._size = len(entries)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Entry]:
+        yield self._latest
+        if self._size > 1:
+            yield from json.loads(self._others)
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Entry]: ...
+    def __getitem__(self, index: int | slice) -> Entry | list[Entry]:
+        return self._latest if index == 0 else list(self)[index]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, History) and (self._latest, self._others) == (other._latest, other._others):
+            return True
+        return isinstance(other, History | list) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
