@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import os
 import time
 from collections import Counter
@@ -10,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from tests.testbed.api import Manifest
 from tests.testbed.controlplane import ControlPlane, Request
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -53,3 +56,48 @@ class Meter:
         self.cpu = {name: cpu_seconds(pid) - self.cpu[name] for name, pid in self.pids.items()}
         self.requests = self.plane.request_counts() - self.requests
         return self
+
+
+class Records:
+    """The API server's audit records of one account, from now on, each once."""
+
+    def __init__(self, plane: ControlPlane, user: str) -> None:
+        self._file = plane.folder / "audit.log"
+        self._user = f'"username":"{user}"'
+        self._position = self._file.stat().st_size
+        self._unread: list[Manifest] = []
+
+    def new(self) -> list[Manifest]:
+        """Those that came since the last call."""
+        with self._file.open("rb") as log:
+            log.seek(self._position)
+            lines = log.read().rpartition(b"\n")[0]
+        self._position += len(lines) + 1 if lines else 0
+        came = [json.loads(line) for line in lines.decode().splitlines() if self._user in line]
+        unread, self._unread = [*self._unread, *came], []
+        return unread
+
+    def next(self, resource: str, verb: str) -> Manifest | None:
+        """The first write of that kind among those that came, and forget all up to it; None where there is none yet."""
+        self._unread = self.new()
+        for index, record in enumerate(self._unread):
+            if is_write(record, resource, verb):
+                del self._unread[: index + 1]
+                return record
+        return None
+
+
+def is_write(record: Manifest, resource: str, verb: str = "patch", subresource: str | None = None) -> bool:
+    """Whether a record is of a write to an object of that kind, which the API server accepted."""
+    about = record.get("objectRef") or {}
+    return (
+        record["verb"] == verb
+        and record["responseStatus"]["code"] < 300
+        and about.get("resource") == resource
+        and about.get("subresource") == subresource
+    )
+
+
+def moment(record: Manifest) -> float:
+    """When a request was answered, in seconds since the epoch."""
+    return datetime.datetime.fromisoformat(record["stageTimestamp"]).timestamp()

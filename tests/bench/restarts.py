@@ -74,6 +74,7 @@ def latency(plane: ControlPlane, folder: Path, size: int) -> dict[str, float]:
     return {
         "Secret to template p50, ms": percentile(delays, 0.5),
         "Secret to template p95, ms": percentile(delays, 0.95),
+        "first Secret to last template, s": (max(templates.values()) - min(secrets.values())).total_seconds(),
         "p50 in patches by a bare client": percentile(delays, 0.5) / bare,
         "requests for a renewal with its restart": len(requests) / size,
         "requests for the restart alone": sum(map(is_for_restart, requests)) / size,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.cost import Meter
-from tests.cluster.site import SYSTEM, Site, installed
+from certrenewal.controller.operator import LEASE
+from tests.bench.cost import Meter, Records
+from tests.cluster.site import SYSTEM, Site, authority, installed
 from tests.testbed import manifests
 from tests.testbed.api import Manifest
 from tests.testbed.controlplane import ControlPlane, account_name
@@ -21,6 +21,7 @@ from tests.testbed.stepca import StepCA
 
 # What scenarios share with no one: no request of theirs is held back by a limit that is meant for production.
 FREE: dict[str, Any] = {"restarts": {"perMinute": 60000, "cooldown": "0s"}}
+UNLIMITED = {"concurrency": 32, "requestsPerSecond": 1000}
 QUIETEST: dict[str, Any] = {"logLevel": "warning"}
 
 
@@ -31,10 +32,32 @@ class Stage:
     site: Site
     namespace: str
 
-    def orders(self, names: Sequence[str], **annotations: str) -> None:
-        """Create Secrets that ask for a certificate each, and wait until all have one."""
+    def order(self, names: Sequence[str], **annotations: str) -> None:
+        """Create Secrets that ask for a certificate each."""
         self.each(lambda name: self.site.order(self.namespace, name, **annotations), names)
-        until(lambda: self.ready() >= len(names), 30 + len(names) / 5, f"{len(names)} certificates")
+
+    def orders(self, names: Sequence[str], **annotations: str) -> None:
+        """As ``order``, and wait until all have one."""
+        self.order(names, **annotations)
+        self.await_ready(len(names))
+
+    def await_ready(self, size: int) -> None:
+        """Wait until that many have their certificate; asked less often the longer the answer is."""
+        until(lambda: self.ready() >= size, 60 + size / 10, f"{size} certificates", pause=max(0.05, size / 500))
+
+    @contextmanager
+    def standing_by(self) -> Iterator[None]:
+        """The operator, started anew, watches while somebody else leads; it leads once this ends."""
+        self.site.operator.stop()
+        self._lead("bench")
+        self.site.operator.start()
+        yield
+        self._lead("")
+
+    def _lead(self, holder: str) -> None:
+        """Have the Lease held for an hour, or by nobody."""
+        spec = {"holderIdentity": holder, "leaseDurationSeconds": 3600, "renewTime": f"{now():%Y-%m-%dT%H:%M:%S.%fZ}"}
+        self.site.plane.merge_patch("leases.coordination.k8s.io", SYSTEM, LEASE, {"spec": spec})
 
     def ready(self) -> int:
         """How many CertRenewals are Ready."""
@@ -67,6 +90,10 @@ class Stage:
         }
         return Meter(site.plane, pids).start()
 
+    def records(self) -> Records:
+        """The operator's requests to the API server from now on."""
+        return Records(self.site.plane, account_name(SYSTEM, self.site.operator.account))
+
     def requests(self, since: datetime.datetime) -> list[Manifest]:
         """The operator's requests to the API server."""
         return self.site.plane.audit(account_name(SYSTEM, self.site.operator.account), since=since)
@@ -97,14 +124,12 @@ def now() -> datetime.datetime:
 
 @contextmanager
 def stage(plane: ControlPlane, folder: Path, name: str, values: Mapping[str, Any] | None = None) -> Iterator[Stage]:
-    """An operator of its own with a CA of its own, both gone afterwards."""
+    """An operator with a CA of its own, and a namespace for what they are to work on."""
     with (
         StepCA(folder / name, backdate="0s") as ca,
-        installed(plane, ca, values={**QUIETEST, **(values or {})}) as site,
+        installed(
+            plane, ca, values={"authority": authority(ca, limits=UNLIMITED), **QUIETEST, **(values or {})}
+        ) as site,
     ):
-        namespace = f"{name}-{secrets.token_hex(2)}"
-        plane.create(manifests.namespace(namespace))
-        try:
-            yield Stage(site, namespace)
-        finally:
-            plane.delete("namespaces", "", namespace)
+        plane.create(manifests.namespace(name))
+        yield Stage(site, name)

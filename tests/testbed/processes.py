@@ -52,8 +52,9 @@ def until(
     *,
     log: Callable[[], str] | None = None,
     ignoring: tuple[type[Exception], ...] = (),
+    pause: float = POLL,
 ) -> T:
-    """The first truthy answer of ``predicate``; NotInTime after ``timeout`` seconds."""
+    """The first truthy answer of ``predicate``, asked every ``pause`` seconds; NotInTime after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while True:
         last: object
@@ -66,7 +67,7 @@ def until(
         if time.monotonic() > deadline:
             end = f"\nend of the log:\n{log()[-TAIL:]}" if log else ""
             raise NotInTime(f"{what}: not within {timeout:g} s; last seen: {last!r}{end}")
-        time.sleep(POLL)
+        time.sleep(pause)
 
 
 def free_port() -> int:

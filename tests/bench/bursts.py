@@ -1,0 +1,58 @@
+"""How many certificates a second, and at what cost each, where many are wanted at the same moment?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.bench.cost import is_write, moment
+from tests.bench.stage import FREE, Stage, stage
+from tests.testbed.api import Manifest
+from tests.testbed.controlplane import ControlPlane
+from tests.testbed.processes import until
+
+
+def issue(plane: ControlPlane, folder: Path, size: int) -> dict[str, float]:
+    """``size`` empty Secrets that a leader finds at once."""
+    names = names_of(size)
+    with stage(plane, folder, "bench-issue", FREE) as on:
+        with on.standing_by():
+            on.order(names)
+        return _burst(on, size)
+
+
+def renew(plane: ControlPlane, folder: Path, size: int) -> dict[str, float]:
+    """``size`` certificates that a leader finds due at once."""
+    names = names_of(size)
+    with stage(plane, folder, "bench-renew", FREE) as on:
+        on.orders(names)
+        with on.standing_by():
+            on.renew(names, "1")
+        return _burst(on, size)
+
+
+def _burst(on: Stage, size: int) -> dict[str, float]:
+    """From the moment when an operator that knows everything begins to lead."""
+    records, meter = on.records(), on.meter()
+    seen: list[Manifest] = []
+
+    def written() -> bool:
+        seen.extend(records.new())
+        return sum(is_write(record, "secrets") for record in seen) >= size and (
+            sum(is_write(record, "events", "create") for record in seen) >= size
+        )
+
+    until(written, 60 + size / 10, f"{size} Secrets written")
+    meter.stop()
+    times = sorted(moment(record) for record in seen if is_write(record, "secrets"))
+    assert on.ready() == size
+    leading = [record for record in seen if (record.get("objectRef") or {}).get("resource") != "leases"]
+    return {
+        "certificates a second": (size - 1) / (times[-1] - times[0]),
+        "requests to the API server each": len(leading) / size,
+        **{f"{name} CPU, ms each": seconds / size * 1000 for name, seconds in meter.cpu.items()},
+    }
+
+
+def names_of(size: int) -> list[str]:
+    """Names for that many Secrets."""
+    return [f"s{number:05}" for number in range(size)]
