@@ -16,7 +16,6 @@ from tests.conftest import MakeCA
 from tests.testbed import manifests
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.processes import until
-from tests.testbed.stepca import StepCA
 
 PASSWORD = (SYSTEM, PASSWORD_SECRET)
 RENEWALS = ["RenewToken", "RenewMTLS"]
@@ -43,23 +42,9 @@ class Asked:
 def site(plane: ControlPlane, make_ca: MakeCA) -> Iterator[Site]:
     """The operator beside a CA that is an hour old: a renew token is judged as of a minute before its leaf's end."""
     ca = make_ca(backdate="0s")
-    for name, options in (("root", ("root-ca",)), ("intermediate", ("intermediate-ca", *signed_by_root(ca)))):
-        ca.step(
-            "certificate", "create", f"Old {name}", str(ca.folder / "certs" / f"{name}_ca.crt"), "--force",
-            f"--key={ca.folder / 'secrets' / f'{name}_ca_key'}", f"--password-file={ca.folder / 'password.txt'}",
-            "--not-before=-1h", "--not-after=24h", "--profile", *options,
-        )  # fmt: skip
-    ca.root_pem = ca.root_file.read_text()
-    ca.fingerprint = ca.step("certificate", "fingerprint", str(ca.root_file)).strip()
-    ca.restart()
+    ca.grow_old()
     with installed(plane, ca) as running:
         yield running
-
-
-def signed_by_root(ca: StepCA) -> tuple[str, ...]:
-    """Options of ``step certificate create``."""
-    key, password = ca.folder / "secrets" / "root_ca_key", ca.folder / "password.txt"
-    return f"--ca={ca.root_file}", f"--ca-key={key}", f"--ca-password-file={password}"
 
 
 @pytest.fixture

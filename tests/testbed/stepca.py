@@ -225,6 +225,23 @@ class StepCA:
         )  # fmt: skip
         return Issuer(root_file, root_key, Path(f"{stem}.crt"), Path(f"{stem}.key"))
 
+    def grow_old(self) -> None:
+        """Give it a root and an intermediate that are an hour old, with the same keys, and restart it."""
+        first = self.first_issuer
+        password = f"--password-file={self._password_file}"
+        by_root = (f"--ca={first.root_file}", f"--ca-key={first.root_key}", f"--ca-password-file={self._password_file}")
+        for file, key, options in (
+            (first.root_file, first.root_key, ("--profile=root-ca",)),
+            (first.intermediate_file, first.intermediate_key, ("--profile=intermediate-ca", *by_root)),
+        ):
+            self.step(
+                "certificate", "create", f"Old {self.name} {file.stem}", str(file), "--force", f"--key={key}", password,
+                "--not-before=-1h", "--not-after=24h", *options,
+            )  # fmt: skip
+        self.root_pem = self.root_file.read_text()
+        self.fingerprint = self.step("certificate", "fingerprint", str(self.root_file)).strip()
+        self.restart()
+
     @property
     def first_issuer(self) -> Issuer:
         """Root and intermediate that the CA was made with."""
