@@ -13,6 +13,7 @@ from kubernetes.aio import client as kubernetes
 from kubernetes.aio import config as kubeconfig
 
 from certrenewal import metrics
+from certrenewal.kube.depth import loads
 from certrenewal.kube.errors import ClusterError, Conflict, Forbidden, NotFound, Rejected, Unavailable
 
 # Below the time that a leader trusts its Lease: a write that is under way when the Lease is lost ends with it.
@@ -114,7 +115,7 @@ class Client:
         if response.status >= 400:
             raise error_of(method, path, response.status, text)
         try:
-            answer: Object = json.loads(text)
+            answer: Object = loads(text)
         except ValueError:
             raise Unavailable(f"{method} {path}: an answer that is no JSON") from None
         return answer

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import http
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, cast
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 
 from certrenewal.kube.client import authorization
+from certrenewal.kube.depth import loads, shallow
 
 # The server ends each watch after this many seconds, so that a watch not opened again for long is a dead one.
 SERVER_TIMEOUT = 300
@@ -25,10 +26,36 @@ class _Answer(aiohttp.ClientResponse):
     """An answer whose list of items is a list: the API server writes an empty one of metadata as null."""
 
     async def json(self, **options: Any) -> Any:
-        content = await super().json(**options)
+        content = await super().json(**{**options, "loads": _loads})
         if isinstance(content, dict) and content.get("items", ()) is None:
             content["items"] = []
         return content
+
+
+def _loads(text: str) -> Any:
+    return loads(text.encode())
+
+
+class _Lines:
+    """The body of a watch, by whole lines, of which none nests deeper than can be read. All else is aiohttp's."""
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        self._content = content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        """As kopf reads it."""
+        begun = b""
+        async for chunk in self._content.iter_chunked(size):
+            lines, newline, rest = chunk.rpartition(b"\n")
+            if newline:
+                yield b"".join(shallow(line) + newline for line in (begun + lines).split(newline))
+                begun = rest
+            else:
+                begun += chunk
+        yield begun
 
 
 class Watching:
@@ -87,4 +114,6 @@ class Watching:
             self._opened.pop(path, None)
             self._gone[path]()
             await asyncio.Event().wait()  # kopf would take the answer for its end: who hears of it ends this watch
+        if watches and response.status == http.HTTPStatus.OK:
+            response.content = cast("aiohttp.StreamReader", _Lines(response.content))
         return response
