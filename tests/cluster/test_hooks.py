@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,9 @@ def example(heading: str) -> Manifest:
 
 
 def ask(site: Site, namespace: str, *hooks: dict[str, Any], **spec: Any) -> None:
-    """A CertRenewal by hand with these hooks, which verify the receiver by the CA."""
-    wish = {"names": [f"web-tls.{namespace}.svc"], "hooks": [{"authority": "default", **hook} for hook in hooks]}
+    """A CertRenewal by hand with these hooks, which verify the receiver by the CA, by one way or the other."""
+    asked = [hook if "caBundle" in hook else {"authority": "default", **hook} for hook in hooks]
+    wish = {"names": [f"web-tls.{namespace}.svc"], "hooks": asked}
     site.plane.create(manifests.cert_renewal("web-tls", namespace, {**wish, **spec}))
 
 
@@ -237,8 +239,34 @@ def test_a_no_is_the_last_word_until_the_spec_changes(site: Site, namespace: str
     assert "hunter2" not in site.operator.log_text() + str(site.plane.objects("events", namespace))
 
 
+def test_a_corrected_secret_is_noticed_after_a_no(site: Site, namespace: str, receiver: Receiver) -> None:
+    """Also one that was corrected while no operator ran; what did not change is not sent again."""
+    site.plane.create(manifests.secret("token", namespace, {"value": "wrong"}))
+    receiver.answer(401, times=2)
+    header = {"name": "Authorization", "valueFrom": {"secretKeyRef": {"name": "token", "key": "value"}}}
+    ask(site, namespace, {"name": "ping", "url": receiver.url(), "headers": [header]})
+    message = site.await_condition(namespace, kind="HooksDelivered", status="False", reason="HookFailing")
+
+    site.operator.restart()
+    site.plane.annotate("certrenewals", namespace, "web-tls", seen="1")
+    site.order(namespace, "another")
+    site.await_ready(namespace, "another")
+    unchanged = len(receiver.requests())
+    site.plane.merge_patch("secrets", namespace, "token", {"data": {"value": manifests.encoded("wrong too")}})
+    until(lambda: len(receiver.requests()) == 2, 20, "another value is tried")
+    until(lambda: site.status(namespace)["hooks"][0]["attempts"] == 2, 20, "told")
+    site.operator.stop()
+    site.plane.merge_patch("secrets", namespace, "token", {"data": {"value": manifests.encoded("right")}})
+    site.operator.start()
+    delivered(site, namespace)
+
+    assert "or a changed spec or Secret" in message
+    assert unchanged == 1
+    assert [request.headers["Authorization"] for request in receiver.requests()] == ["wrong", "wrong too", "right"]
+
+
 def test_a_restarted_operator_delivers_nothing_twice(site: Site, namespace: str, receiver: Receiver) -> None:
-    ask(site, namespace, {"name": "ping", "url": receiver.url()})
+    ask(site, namespace, {"name": "ping", "url": receiver.url(), "caBundle": site.ca.root_pem})
     first = delivered(site, namespace)
 
     site.operator.restart()
@@ -479,3 +507,40 @@ def test_what_cannot_be_read_is_refused_by_name(site: Site, namespace: str) -> N
     assert "https://HOST" in annotation
     assert "hunter2" not in annotation
     assert "spec.hooks[0].body: '$(tls.pem)' cannot be read" in field
+
+
+@pytest.fixture
+def any_depth() -> Iterator[None]:
+    """The test itself has to write and read what the operator cannot."""
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)
+    yield
+    sys.setrecursionlimit(usual)
+
+
+@pytest.mark.usefixtures("any_depth")
+def test_a_body_of_any_depth_stops_nobody_else(site: Site, namespace: str, receiver: Receiver) -> None:
+    """What Python cannot parse as it stands is shown by a watch, by a list, and by the answer to a write."""
+    deepest: dict[str, Any] = {}
+    for _ in range(1_200):
+        deepest = {"a": deepest}
+    ask(site, namespace, {"name": "ping", "url": receiver.url(), "body": {"a": deepest}})
+    message = site.await_condition(namespace, status="False", reason="InvalidSpec")
+    site.order(namespace, "beside")
+    site.await_ready(namespace, "beside")
+
+    site.operator.restart()
+    site.order(namespace, "after")
+    site.await_ready(namespace, "after")
+    body = {"serial": "$(serial)", "of": [{"name": "$(name)"}]}
+    hook = {"name": "ping", "url": receiver.url(), "body": body, "authority": "default"}
+    site.plane.merge_patch("certrenewals", namespace, "web-tls", {"spec": {"hooks": [hook]}})
+    delivered(site, namespace)
+
+    assert "spec.hooks[0].body" in message
+    assert "32 levels" in message
+    (request,) = receiver.requests()
+    assert (request.method, request.json) == (
+        "POST",
+        {"serial": site.status(namespace)["certificate"]["serial"], "of": [{"name": "web-tls"}]},
+    )

@@ -92,16 +92,20 @@ def gone(site: Site, namespace: str) -> bool:
     return site.plane.find("certrenewals", namespace, "web-tls") is None
 
 
-def test_the_certificate_is_revoked_before_its_certrenewal_goes(site: Site, namespace: str) -> None:
+@pytest.mark.parametrize("before", [False, True], ids=["by the operator", "somebody did it before"])
+def test_the_certificate_is_revoked_before_its_certrenewal_goes(site: Site, namespace: str, before: bool) -> None:
     site.order(namespace, revoke="OnDelete")
-    site.await_ready(namespace)
-    old = pair(site, namespace)
-    until(lambda: held(site, namespace), 10, "the finalizer")
+    serial = site.await_ready(namespace).leaf.serial
+    old, is_held = pair(site, namespace), held(site, namespace)  # it was before the certificate
+    if before:
+        site.ca.revoke(serial)
 
     site.plane.delete("secrets", namespace, "web-tls")
 
     until(lambda: gone(site, namespace), 20, "gone")
+    assert is_held
     assert is_revoked(site.ca, *old)
+    assert [event["reason"] for event in site.events(namespace) if "Revoked" in event["reason"]] == ["Revoked"]
 
 
 def test_the_finalizer_goes_with_the_wish(site: Site, namespace: str) -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import re
+import shutil
 import socket
 import ssl
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cryptography import x509
 
 from certrenewal.domain.certificate import parse_chain
@@ -21,12 +26,13 @@ from certrenewal.domain.status import moment_of
 from tests.cluster.site import OPEN_POLICY, PASSWORD_SECRET, SYSTEM, Site, authority, installed
 from tests.cluster.test_issue import claims_of
 from tests.conftest import MakeCA
-from tests.testbed import manifests
+from tests.testbed import manifests, tools
 from tests.testbed.api import Manifest
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.operators import Operator
 from tests.testbed.processes import until
 
+DOCS = Path(__file__).parents[2] / "docs" / "tokens.md"
 NAME = "web-token"
 AUDIENCE = "certrenewal.dev"
 SERVICE = f"certrenewal.{SYSTEM}.svc"
@@ -208,6 +214,23 @@ def test_a_rule_that_a_token_cannot_keep_gives_none(site: Site, namespace: str, 
     order(site, namespace, names=name)
 
     assert words in site.await_condition(namespace, NAME, status="False", reason="NameDenied")
+
+
+def test_a_rule_with_a_longest_life_gives_a_token_where_the_provisioner_keeps_it(site: Site, namespace: str) -> None:
+    site.ca.add_provisioner("brief", "--x509-max-dur=1h", "--x509-default-dur=1h", password="brief")
+    site.plane.apply(manifests.secret("brief", SYSTEM, {"password": "brief"}))
+    brief = manifests.cert_authority("brief", site.ca, password=(SYSTEM, "brief"), policy=[SHORT_LIVED])
+    brief["spec"]["provisioner"]["name"] = "brief"
+    site.plane.create(brief)
+    name = "www.short.example.com"
+    order(site, namespace, names=name, authority="brief")
+
+    token = await_token(site, namespace)
+    with pytest.raises(RuntimeError):
+        site.ca.certificate_by_token(name, token, "--not-after=2h")
+    site.plane.annotate("secrets", namespace, NAME, token_now="1")
+    site.ca.certificate_by_token(name, await_token(site, namespace, after=token))
+    site.plane.delete("certauthorities", "", "brief")
 
 
 def test_a_rule_that_is_taken_away_takes_its_tokens(site: Site, namespace: str) -> None:
@@ -501,6 +524,40 @@ def test_a_pod_gets_a_token_that_step_takes(site: Site, namespace: str) -> None:
     assert token not in site.operator.log_text()
     assert proof not in site.operator.log_text()
     assert claims["jti"] not in site.operator.log_text()
+
+
+def test_the_docs_pod_is_one_and_its_script_leaves_a_certificate(site: Site, namespace: str, tmp_path: Path) -> None:
+    """Admitted by the API server, and run here: with the endpoint under the name of its Service."""
+    (found,) = re.findall(r"^```yaml\n(apiVersion: v1\nkind: Pod\n.*?)^```", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    manifest = found.replace("namespace: shop", f"namespace: {namespace}").replace(
+        "web.shop.svc", f"web.{namespace}.svc"
+    )
+    (script,) = yaml.safe_load(manifest)["spec"]["initContainers"][0]["args"]
+    proof = projected(site, namespace)
+    files = {"certrenewal/token": proof, "roots/ca.crt": site.ca.root_pem, "tls/made": ""}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    with connected(site):
+        pass
+    curl = tmp_path / "curl"
+    curl.write_text(
+        f'#!/bin/sh\nexec {shutil.which("curl")} --connect-to ::127.0.0.1:{site.operator.token_port} "$@"\n'
+    )
+    curl.chmod(0o755)
+    (tmp_path / "step").symlink_to(tools.path("step"))
+
+    admitted = site.plane.kubectl("apply", "--dry-run=server", "-f", "-", stdin=manifest)
+    outcome = subprocess.run(
+        ["sh", "-ec", script.replace("/run/", f"{tmp_path}/")],
+        check=False, capture_output=True, text=True, timeout=60,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "STEPPATH": str(tmp_path / "steppath"), "HOME": str(tmp_path)},
+    )  # fmt: skip
+
+    assert "pod/web" in admitted
+    assert outcome.returncode == 0, outcome.stderr
+    leaf = parse_chain((tmp_path / "tls" / "tls.crt").read_bytes()).leaf
+    assert [str(name) for name in leaf.names] == [f"web.{namespace}.svc"]
 
 
 @pytest.mark.parametrize("proof", ["nothing", "garbage", "wrong audience", "no account", "header"])

@@ -55,6 +55,17 @@ def test_every_metric_has_its_row() -> None:
         assert f"`{name}`" in page or f"`{name}_total`" in page, name
 
 
+def test_rules_and_dashboard_ask_for_metrics_that_exist() -> None:
+    ours = {name for name in prometheus_client.REGISTRY._names_to_collectors if name.startswith("certrenewal_")}
+    chart = DOCS.parent / "charts" / "certrenewal"
+
+    assert metrics.LEADER
+    for page in (chart / "templates" / "prometheusrule.yaml", chart / "dashboards" / "certrenewal.json"):
+        named = set(re.findall(r"certrenewal_[a-z_]+(?=\{)", page.read_text()))
+        assert named <= ours, page.name
+        assert {"certrenewal_hooks_total", "certrenewal_revocations_total"} <= named, page.name
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page in [*DOCS.rglob("*.md"), *DOCS.parent.glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):

@@ -169,12 +169,12 @@ class StepCA:
         )  # fmt: skip
         return Path(f"{stem}.crt").read_text(), Path(f"{stem}.key").read_text()
 
-    def certificate_by_token(self, name: str, token: str) -> tuple[str, str]:
+    def certificate_by_token(self, name: str, token: str, *options: str) -> tuple[str, str]:
         """Chain and key as ``step ca certificate --token`` leaves them where nothing else is known of this CA."""
         stranger = self.folder / f"stranger-{secrets.token_hex(4)}"
         stranger.mkdir()
         crt, key = stranger / "crt", stranger / "key"
-        self.step("ca", "certificate", name, str(crt), str(key), f"--token={token}", home=stranger)
+        self.step("ca", "certificate", name, str(crt), str(key), f"--token={token}", *options, home=stranger)
         return crt.read_text(), key.read_text()
 
     def revoke(self, serial: str) -> None:

@@ -233,6 +233,7 @@ class Fleet:
         """It is gone."""
         ref = WorkloadRef("Deployment", name)
         del self._bodies[NAMESPACE, ref]
+        self.queue.lose(NAMESPACE, ref)
         for key in self.cache.lose_workload(NAMESPACE, ref):
             self.look(key)
 

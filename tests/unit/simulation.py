@@ -25,14 +25,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from joserfc import jwk
 
-from certrenewal.controller.adoption import Adoption
+from certrenewal.controller.assembly import Choices, Surroundings, assemble
 from certrenewal.controller.cache import Cache, Key, Renewal, parse_renewal, parse_secret_meta
-from certrenewal.controller.cancelling import Canceller
 from certrenewal.controller.reconcile import Reconciler
-from certrenewal.controller.reporter import Reporter
-from certrenewal.controller.revoking import Revoker
-from certrenewal.controller.telling import Teller
-from certrenewal.controller.tokens import Tokens
 from certrenewal.domain import annotation
 from certrenewal.domain.authority import AuthoritySpec, AuthorityView
 from certrenewal.domain.certificate import PrivateKey, dump_certificates, dump_key
@@ -87,6 +82,8 @@ class Wish:
     can_sign: bool = True
     backdate: timedelta = timedelta(minutes=1)
     uid: str = "6f1c"
+    formats: tuple[str, ...] = ()
+    revoke: tuple[str, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -107,7 +104,8 @@ class Wish:
             words[annotation.DURATION] = format_duration(self.duration)
         if self.renew_before:
             words[annotation.RENEW_BEFORE] = self.renew_before
-        return words
+        lists = {annotation.FORMATS: self.formats, annotation.REVOKE: self.revoke}
+        return words | {key: ",".join(values) for key, values in lists.items() if values}
 
     def spec(self) -> dict[str, Any]:
         """In the long form."""
@@ -117,6 +115,8 @@ class Wish:
             **({"names": list(self.names)} if self.told else {}),
             **({"duration": format_duration(self.duration)} if self.duration else {}),
             **({"renewBefore": self.renew_before} if self.renew_before else {}),
+            **({"formats": list(self.formats)} if self.formats else {}),
+            **({"revoke": list(self.revoke)} if self.revoke else {}),
         }
 
 
@@ -220,20 +220,22 @@ class Connection(Client):
                 if objects.get(plural, body["metadata"]["name"]):
                     raise self._conflict("it exists")
                 return self._written(body["metadata"]["name"], body)
-            case "PATCH", "certrenewals":
+            case "PATCH", "certrenewals" if "spec" in body:
                 owned = {"metadata": {"ownerReferences": body["metadata"]["ownerReferences"], "uid": self._uid(before)}}
                 return objects.put(plural, name, {**merged(before, owned), "spec": body["spec"]})
         if before is None:
             self._world.unsure = True
             raise NotFound(f"{kind} {name}")
         given = (body.get("metadata") or body.get("preconditions") or {}).items()
-        if any(before["metadata"][field] != value for field, value in given):
+        if any(before["metadata"][field] != value for field, value in given if field != "finalizers"):
             raise self._conflict(f"it is not {dict(given)}")
         match method, kind:
             case "GET", "secrets":
                 return before
             case "PATCH", "secrets":
                 return self._written(name, merged(before, {"data": body["data"]}))
+            case "PATCH", "certrenewals":
+                return objects.put(plural, name, merged(before, {"metadata": body["metadata"]}))
             case "PATCH", "certrenewals/status":
                 return objects.put(plural, name, merged(before, {"status": body["status"]}))
         raise AssertionError(f"{method} {kind}")
@@ -262,6 +264,7 @@ class StepCA:
         self._world = world
         self._serials = itertools.count(1)
         self.back: datetime | None = None  # when it answers again
+        self.revoked: list[str] = []
         self.forgery: str | None = None
 
     @property
@@ -368,11 +371,15 @@ class Wire(Transport):
         ca, operation = self._world.ca, path.removeprefix("/1.0")
         if method == "POST":
             self._world.acted(self._replica, operation)
+        if method == "POST" and operation != "/revoke":
             self._world.asked(self._replica)
         await self._world.meet(operation, late=False)
         if ca.is_down:
             raise Unreachable("the CA cannot be reached")
         if method == "GET":
+            return {"status": "ok"}
+        if operation == "/revoke":
+            ca.revoked.append((body or {})["serial"])
             return {"status": "ok"}
         forged = ca.forgery is not None
         certificate = self._certificate(operation, body or {}, headers or {}, context)
@@ -524,49 +531,16 @@ class Replica:
             self.see(None, plural, body)
 
     def _made(self) -> Reconciler:
-        clock = self._world.clock
-        reporter = Reporter(self._store, clock)
-        teller = Teller(
+        around = Surroundings(
             cache=self.cache,
             store=self._store,
+            authorities=self.contact,
             restarts=_NoRestarts(),
             hooks=_NoHooks(),
-            reporter=reporter,
             require=self.require,
-            clock=clock,
+            clock=self._world.clock,
         )
-        tokens = Tokens(
-            cache=self.cache,
-            store=self._store,
-            authorities=self.contact,
-            teller=teller,
-            canceller=Canceller(authorities=self.contact, reporter=reporter, require=self.require, clock=clock),
-            reporter=reporter,
-            require=self.require,
-            clock=clock,
-            cluster_domain="cluster.local",
-        )
-        return Reconciler(
-            cache=self.cache,
-            store=self._store,
-            adoption=Adoption(self.cache, self._store, reporter, require=self.require, withdraw=tokens.withdraw),
-            tokens=tokens,
-            authorities=self.contact,
-            teller=teller,
-            revoker=Revoker(
-                cache=self.cache,
-                store=self._store,
-                authorities=self.contact,
-                reporter=reporter,
-                publish=teller,
-                require=self.require,
-                clock=clock,
-                grace=timedelta(minutes=5),
-            ),
-            require=self.require,
-            clock=clock,
-            cluster_domain="cluster.local",
-        )
+        return assemble(around, Choices())
 
     def require(self) -> None:
         """As `Elector` has it."""
@@ -699,9 +673,10 @@ class World:
 
     def want(self, **changes: Any) -> None:
         """The user changes his mind."""
+        before = self.wish.annotations()
         self.wish = replace(self.wish, **changes)
         if self.wish.annotated:
-            self.annotate(self.wish.annotations())
+            self.annotate({**dict.fromkeys(before), **self.wish.annotations()})
         else:
             body = self.objects.get("certrenewals", BY_HAND.name) or {}
             self.objects.put("certrenewals", BY_HAND.name, {**body, "spec": self.wish.spec()})

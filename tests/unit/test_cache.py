@@ -413,3 +413,33 @@ def test_of_a_secret_only_our_annotations_are_kept() -> None:
 
 def test_a_key_reads_as_users_write_it() -> None:
     assert str(WEB_TLS) == "shop/web-tls"
+
+
+def test_the_answer_to_a_restart_that_comes_after_newer_news_of_the_watch_counts_for_nothing() -> None:
+    cache = Cache()
+    cache.see_workload(a_workload(version=9, complete=True))
+
+    assert cache.see_workload(a_workload(version=8, complete=False)) == set()
+
+    (workload,) = cache.dependents(Key("shop", "web-tls"))
+    assert workload.complete
+
+
+def test_a_workload_that_was_made_anew_is_news_whatever_its_version() -> None:
+    cache = Cache()
+    cache.see_workload(a_workload(version=9))
+
+    cache.see_workload(a_workload(version=8, uid="another", complete=False))
+
+    (workload,) = cache.dependents(Key("shop", "web-tls"))
+    assert workload.uid == "another"
+
+
+def test_the_answer_to_a_write_that_comes_after_newer_news_of_the_watch_counts_for_nothing() -> None:
+    cache = Cache()
+    cache.see_renewal(a_renewal(version=9, spec={"secretName": "other"}))
+
+    cache.put_renewal(a_renewal(version=8, spec={"secretName": "web-tls"}))
+
+    assert cache.renewals[WEB_TLS].secret == OTHER
+    assert cache.claims(OTHER) == {WEB_TLS}

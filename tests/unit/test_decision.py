@@ -634,3 +634,16 @@ def test_a_sibling_is_renewed_by_the_cheapest_route_and_says_for_whom() -> None:
 
 def test_a_certificate_that_is_fine_stays_so_while_a_sibling_is_renewed() -> None:
     assert is_good(replace(observed(), companion="Deployment/web", together=0.1), NEARLY_DUE) is None
+
+
+@pytest.mark.parametrize("can_sign", [True, False])
+def test_a_key_that_leaked_is_not_kept_because_its_certificate_has_expired(can_sign: bool) -> None:
+    """Where the CA renews what has ended, that would be by the old key."""
+    step = decide(
+        observed(revoke_requested=True, authority={"renew_after_expiry": True, "can_sign": can_sign}),
+        NOON + 400 * DAY,
+    )
+
+    assert isinstance(step, Obtain)
+    assert (step.finding.reason, step.rotation) == (Reason.REVOCATION_REQUESTED, KeyRotation.ALWAYS)
+    assert step.anew is can_sign

@@ -92,8 +92,11 @@ def test_a_trust_store_without_a_password_of_its_own_has_javas() -> None:
 
 
 def test_a_key_store_is_not_made_without_its_password() -> None:
-    assert [form for form in Format if not is_writable(form, a_content(password=None))] == [Format.PKCS12]
-    assert all(is_writable(form, a_content()) for form in Format)
+    roots = a_content().roots
+
+    assert [form for form in Format if not is_writable(form, password=None, roots=roots)] == [Format.PKCS12]
+    assert [form for form in Format if not is_writable(form, password=b"pw", roots=())] == [Format.TRUSTSTORE]
+    assert all(is_writable(form, password=b"pw", roots=roots) for form in Format)
 
 
 @pytest.mark.parametrize("form", list(Format))

@@ -216,6 +216,23 @@ def test_a_rule_may_be_for_some_service_accounts(account: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("longest", "status"), [(None, 403), (timedelta(hours=2), 403), (timedelta(hours=1), 200)],
+    ids=["nothing is known of the provisioner", "it signs more", "it signs no more"],
+)  # fmt: skip
+def test_a_rule_with_a_longest_life_gives_a_token_where_the_provisioner_keeps_it(
+    longest: timedelta | None, status: int
+) -> None:
+    rule = a_rule("*.example.com", max_duration=timedelta(hours=1))
+    handout = a_handout(view=an_authority(policy=(rule,), longest=longest))
+    body = {"names": ["www.example.com"]}
+
+    if status == 200:
+        assert handout.mint(WEB, json.dumps(body).encode())
+    else:
+        assert "maxTLSCertDuration" in refusal_of(handout, body).message
+
+
+@pytest.mark.parametrize(
     ("setting", "body", "status", "reason"),
     [
         pytest.param({"namespaces": ("bank",)}, WISH, 403, "Forbidden", id="a namespace that is not watched"),

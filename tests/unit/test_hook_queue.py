@@ -42,6 +42,9 @@ class World:
         self.gate = asyncio.Event()
         self.gate.set()
         self.looks = True
+        self.token = "1"
+        self.reads = 0  # of that Secret
+        self.in_between: Callable[[], None] = lambda: None
         self.hooks = Hooks(
             cache=self.cache,
             store=cast("Store", self),
@@ -62,6 +65,14 @@ class World:
             raise self.failure
         if self.loses_the_lease:
             self.leading = False
+        if name == "token":
+            version = self.token
+            self.reads += 1
+            self.in_between()
+            return Secret(
+                namespace=namespace, name=name, uid="t", resource_version=version, immutable=False, annotations={},
+                data={"value": version.encode()},
+            )  # fmt: skip
         leaf = LEAVES[self.held[Key(namespace, name)]]
         crt = an_intermediate().bundle(leaf)
         data = {"tls.crt": crt, "tls.key": dump_key(key_of()), "ca.crt": a_root().pem}
@@ -87,10 +98,13 @@ class World:
             raise self.answer
         return self.answer
 
-    def certify(self, which: int, *, namespace: str = "shop", name: str = "web", hooks: int = 1) -> Renewal:
+    def certify(
+        self, which: int, *, namespace: str = "shop", name: str = "web", hooks: int = 1, **more: Any
+    ) -> Renewal:
         """Another certificate in the Secret, and a look that tells of it."""
         key, print_ = Key(namespace, name), fingerprint(LEAVES[which])
-        spec = [{"name": f"ping{n or ''}", "url": f"https://h.example.com/{namespace}/{name}{n}"} for n in range(hooks)]
+        url = f"https://h.example.com/{namespace}/{name}"
+        spec = [{"name": f"ping{n or ''}", "url": f"{url}{n}", **more} for n in range(hooks)]
         known = self.cache.renewals.get(key)
         status: dict[str, Any] = {
             **(known.status if known else {}),
@@ -114,6 +128,16 @@ class World:
             renewal = replace(renewal, status=status)
             self.cache.put_renewal(renewal)
             self.hooks.want(renewal)
+
+    def certify_with_token(self) -> None:
+        """A hook with a header from the Secret ``token``."""
+        header = {"name": "Authorization", "valueFrom": {"secretKeyRef": {"name": "token", "key": "value"}}}
+        self.certify(0, headers=[header])
+
+    def correct(self) -> None:
+        """Another value in the Secret ``token``, and news of it."""
+        self.token = str(int(self.token) + 1)
+        self.hooks.see_secret(Key("shop", "token"))
 
     def states(self, name: str = "web") -> dict[str, State]:
         status = self.cache.renewals[Key("shop", name)].status
@@ -226,6 +250,46 @@ async def test_a_failure_comes_back_when_it_is_due_and_not_before() -> None:
         assert early == [key_of_hook(0)]
         assert world.sent == [key_of_hook(0)] * 2
         assert world.states() == {"ping": State.DELIVERED}
+
+
+async def test_what_was_refused_is_sent_again_with_another_secret_and_only_then() -> None:
+    async with running() as world:
+        world.answer = 401
+        world.certify_with_token()
+        await settled()
+        for _ in range(3):
+            world.look(Key("shop", "web"))
+            await settled()
+        once, reads = list(world.sent), world.reads
+        world.hooks.see_secret(Key("shop", "token"))  # as after each list
+        await settled()
+        same, world.answer = list(world.sent), 204
+        world.correct()
+        await settled()
+
+        assert once == same == [key_of_hook(0)]
+        assert reads == 2  # for the request, and to know what it was made of
+        assert world.sent == [key_of_hook(0)] * 2
+        assert world.states() == {"ping": State.DELIVERED}
+
+
+async def test_a_secret_that_is_corrected_while_it_is_looked_at_is_not_missed() -> None:
+    async with running() as world:
+        world.answer = 403
+
+        def in_between() -> None:
+            if world.reads == 2:  # it was read for the request, and now to know whether it is another
+                world.answer = 204
+                world.correct()
+
+        world.in_between = in_between
+        world.certify_with_token()
+        await settled()
+        world.look(Key("shop", "web"))
+        await settled()
+
+        assert world.states() == {"ping": State.DELIVERED}
+        assert world.sent == [key_of_hook(0)] * 2
 
 
 async def test_what_the_secret_no_longer_holds_is_not_sent() -> None:

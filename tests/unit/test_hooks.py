@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certrenewal.domain.hooks import DEEPEST_BODY, After, Header, Hook, KeyRef, Method, parse_hooks
+from certrenewal.domain.hooks import DEEPEST_BODY, LARGEST_BODY, After, Header, Hook, KeyRef, Method, parse_hooks
 from certrenewal.domain.request import Facts, header_value, render
 from certrenewal.domain.spec import InvalidSpec, parse_spec, read_wish
 from tests.unit.builders import a_root
@@ -34,6 +34,14 @@ def a_hook(**fields: Any) -> Hook:
     """The hook that these fields of spec.hooks ask for."""
     (hook,) = parse_spec("web-tls", {"hooks": [{"name": "ping", "url": URL, **fields}]}).hooks
     return hook
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """An object in an object, so many times."""
+    inner: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        inner = {"a": inner}
+    return inner
 
 
 def refusal(*hooks: Mapping[str, Any]) -> str:
@@ -80,6 +88,12 @@ def test_every_field_is_read() -> None:
         timeout=timedelta(minutes=1),
     )
     assert hook.secrets == {TOKEN}
+
+
+@pytest.mark.parametrize("body", [{"a": ["$(serial)", 1, None, 0.5, True]}, ["$(serial)"], 1, False, {}])
+def test_a_body_may_be_yaml_or_text(body: object) -> None:
+    assert a_hook(body=body) == a_hook(body=json.dumps(body))
+    assert json.loads(a_hook(body=body).body or "null") == body
 
 
 def test_a_body_is_posted_unless_told_otherwise() -> None:
@@ -134,6 +148,11 @@ def test_host_and_port_are_those_of_the_url(url: str, host: str, port: int) -> N
         ({"body": '["$(tls.pem)"]'}, "spec.hooks[0].body"),
         ({"body": '{"a": [{"b": "x$()"}]}'}, "spec.hooks[0].body"),
         ({"body": "[" * 10_000 + "]" * 10_000}, "spec.hooks[0].body"),
+        ({"body": nested(10_000)}, "spec.hooks[0].body"),
+        ({"body": nested(DEEPEST_BODY + 1)}, "spec.hooks[0].body"),
+        ({"body": {"a": ["$(tls.pem)"]}}, "spec.hooks[0].body"),
+        ({"body": {"a": "x" * LARGEST_BODY}}, "spec.hooks[0].body"),
+        ({"body": {}, "method": "HEAD"}, "spec.hooks[0].method"),
         ({"body": "[" * (DEEPEST_BODY + 1) + "]" * (DEEPEST_BODY + 1)}, "spec.hooks[0].body"),
         ({"caBundle": "no PEM"}, "spec.hooks[0].caBundle"),
         ({"caBundle": "x", "authority": "default"}, "spec.hooks[0]"),

@@ -158,6 +158,7 @@ async def test_who_is_gone_is_forgotten() -> None:
 
         assert await fleet.pause(HOUR) == ["other"]
         assert metrics.RESTART_QUEUE._value.get() == 0
+        assert {ref.name for _, ref in fleet.queue._last} == {"other"}
 
 
 async def test_who_is_gone_without_our_notice_stops_nobody(fleet: Fleet) -> None:

@@ -210,8 +210,10 @@ class Cache:
         return {renewal.key, *rivals} if changed else set()
 
     def put_renewal(self, renewal: Renewal) -> None:
-        """Remember what the API server answered to a write of ours."""
+        """Remember what the API server answered to a write of ours, unless the watch showed something newer."""
         if known := self.renewals.get(renewal.key):
+            if known.uid == renewal.uid and known.version > renewal.version:
+                return
             self._unlink(known)
         self.renewals[renewal.key] = renewal
         self._claims[renewal.secret].add(renewal.key)
@@ -255,14 +257,19 @@ class Cache:
         self.secrets[secret.key] = secret
 
     def see_workload(self, workload: Workload) -> set[Key]:
-        """A workload: every CertRenewal whose Secret it uses, or used, may stand differently now."""
+        """A workload: every CertRenewal whose Secret it uses, or used, may stand differently now.
+
+        News older than what is known counts for nothing: the watch may be faster than the answer to a write of ours.
+        """
+        known = self._workloads.get((workload.namespace, workload.ref))
+        if known and known.uid == workload.uid and known.version > workload.version:
+            return set()
         if not workload.secrets and workload.ref.kind in NOT_RESTARTED:
             return self.lose_workload(workload.namespace, workload.ref)
-        known = self._workloads.get((workload.namespace, workload.ref))
+        self._workloads[workload.namespace, workload.ref] = workload
         if known == workload:
             return set()
         secrets = workload.secrets | (known.secrets if known else frozenset())
-        self._workloads[workload.namespace, workload.ref] = workload
         self._index_owner(known, workload)
         return self._reindex(workload.namespace, workload.ref, secrets, workload.secrets) | self._below(workload)
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import heapq
 import itertools
 import logging
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
 
 from certrenewal import metrics
-from certrenewal.controller.cache import Cache, Key, Renewal
+from certrenewal.controller.cache import Cache, Key, Renewal, version_of
 from certrenewal.domain.authority import AuthorityView
 from certrenewal.domain.certificate import dump_key, key_fits
 from certrenewal.domain.deliveries import (
@@ -41,7 +42,7 @@ from certrenewal.domain.spec import InvalidSpec, Spec, parse_spec
 from certrenewal.domain.status import Condition, Status, timestamp
 from certrenewal.kube.errors import ClusterError
 from certrenewal.kube.lease import NotLeading
-from certrenewal.kube.store import Store
+from certrenewal.kube.store import Secret, Store
 from certrenewal.outbound import Denied, Outbound, Trust, Undelivered
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ AT_ONCE = 32
 AT_ONCE_IN_NAMESPACE = 4  # a namespace whose hooks hang leaves room for the others
 CLUSTER_RETRY = timedelta(seconds=5)
 DENIED_RETRY = timedelta(minutes=5)  # a name may resolve to another address by then
+NEVER = datetime.max.replace(tzinfo=UTC)  # before there is news
 GLANCE = 1.0  # seconds between two looks whether this replica leads
 
 
@@ -68,8 +70,21 @@ class _Job:
         return self.key, self.hook
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of an attempt, in words that repeat nothing of what was sent."""
+
+    state: State
+    message: str
+    secrets: str = ""  # which Secrets its headers were made of
+
+
 class _Superseded(Exception):
     """The Secret holds another certificate by now."""
+
+
+class _Unchanged(Exception):
+    """The receiver has refused this very request."""
 
 
 class Hooks:
@@ -100,6 +115,7 @@ class Hooks:
         self._parked: defaultdict[str, deque[_Job]] = defaultdict(deque)  # due, by namespaces that are busy
         self._tickets = itertools.count()
         self._not_before: defaultdict[Key, dict[_Job, datetime]] = defaultdict(dict)
+        self._refused: defaultdict[Key, set[_Job]] = defaultdict(set)  # by the Secrets that may be corrected
         self._under_way: dict[tuple[Key, str], tuple[_Job, asyncio.Task[None]]] = {}
         self._outcomes: defaultdict[Key, dict[str, Delivery]] = defaultdict(dict)
         self._closed = False
@@ -131,6 +147,12 @@ class Hooks:
                 job = _Job(key=renewal.key, hook=hook.name, mark=mark, generation=renewal.generation)
                 jobs[job] = max(at, denied.get(job, at))
         self._replace(renewal.key, jobs)
+
+    def see_secret(self, key: Key) -> None:
+        """News of a Secret: what was refused because of it may be taken now."""
+        for job in self._refused.pop(key, ()):
+            self._not_before.get(job.key, {}).pop(job, None)
+            self._poke(job.key)
 
     def forget(self, key: Key) -> None:
         """The CertRenewal is gone."""
@@ -252,9 +274,12 @@ class Hooks:
         if own_mark(renewal.status) != job.mark:
             return
         try:
-            state, message = await self._deliver(renewal, spec, hook)
+            outcome = await self._deliver(renewal, spec, hook, job)
         except _Superseded:
             return  # the look that the other certificate brings says what is wanted
+        except _Unchanged:
+            self._hold(job, hook)
+            return
         except NotLeading:
             self._wait(job, self._clock())  # for the case that it leads again
             return
@@ -263,23 +288,24 @@ class Hooks:
             self._wait(job, self._clock() + CLUSTER_RETRY)
             return
         except Exception as failure:  # noqa: BLE001 - its text, and a traceback, could repeat what was sent
-            state, message = State.FAILING, f"the attempt failed ({type(failure).__name__})"
-        self._record(renewal, job, state, message)
+            outcome = _Outcome(State.FAILING, f"the attempt failed ({type(failure).__name__})")
+        self._record(renewal, job, outcome)
 
-    async def _deliver(self, renewal: Renewal, spec: Spec, hook: Hook) -> tuple[State, str]:
-        """What became of one attempt, in a state and in words that repeat nothing of what was sent."""
+    async def _deliver(self, renewal: Renewal, spec: Spec, hook: Hook, job: _Job) -> _Outcome:
+        """What became of one attempt."""
         try:
             self._outbound.check(hook.host, hook.port)
+            values, secrets = await self._values(renewal, hook, job)
             held = await self._held(renewal, spec)
-            request = render(hook, _facts(renewal, held), await self._values(renewal, hook))
+            request = render(hook, _facts(renewal, held), values)
             trust = self._trust(hook, held)
             self._require()
             code = await self._outbound.send(request, trust, hook.timeout)
         except Denied as denial:
-            return State.DENIED, str(denial)
+            return _Outcome(State.DENIED, str(denial))
         except Undelivered as failure:
-            return State.FAILING, str(failure)
-        return answered(code), _words(hook, code)
+            return _Outcome(State.FAILING, str(failure))
+        return _Outcome(answered(code), _words(hook, code), secrets)
 
     async def _held(self, renewal: Renewal, spec: Spec) -> Held:
         """What the Secret holds right now, where it is the very certificate that status tells of."""
@@ -293,19 +319,35 @@ class Hooks:
             raise _Superseded
         return held
 
-    async def _values(self, renewal: Renewal, hook: Hook) -> dict[KeyRef, str]:
-        """The values of headers that lie in Secrets."""
+    async def _values(self, renewal: Renewal, hook: Hook, job: _Job) -> tuple[dict[KeyRef, str], str]:
+        """The values of headers that lie in Secrets, and a digest of which they are; never what was refused before."""
+        before = self._before(renewal, job)
+        if refused := before is not None and before.state is State.REFUSED:
+            for secret in _secrets(hook, job):
+                self._refused[secret] = {known for known in self._refused[secret] if known.place != job.place} | {job}
         values: dict[KeyRef, str] = {}
+        versions: list[str] = []
         for reference in sorted(hook.secrets, key=str):
-            secret = await self._store.read_secret(renewal.key.namespace, reference.name)
-            raw = secret.data.get(reference.key) if secret else None
-            if raw is None:
-                raise Undelivered(f"{reference} does not exist")
-            value = header_value(raw)
-            if value is None:
-                raise Undelivered(f"{reference} is no value for a header: write printable ASCII characters in one line")
-            values[reference] = value
-        return values
+            found = await self._store.read_secret(renewal.key.namespace, reference.name)
+            values[reference] = _value(reference, found)
+            versions += [version_of(found)] if found else []
+        digest = hashlib.sha256(" ".join(versions).encode()).hexdigest()[:16] if versions else ""
+        if refused and before is not None and before.secrets == digest:
+            raise _Unchanged
+        return values, digest
+
+    def _hold(self, job: _Job, hook: Hook) -> None:
+        """Until one of its Secrets is another; at once, where news of that came in between."""
+        if all(job in self._refused.get(secret, ()) for secret in _secrets(hook, job)):
+            self._not_before[job.key][job] = NEVER
+        else:
+            self._wait(job, self._clock())
+
+    def _before(self, renewal: Renewal, job: _Job) -> Delivery | None:
+        """What became of the last attempt of the same."""
+        before = self._deliveries(job.key, renewal.status).get(job.hook)
+        same = before is not None and (before.mark, before.generation) == (job.mark, job.generation)
+        return before if same else None
 
     def _trust(self, hook: Hook, held: Held) -> Trust:
         roots = hook.ca_bundle.encode() if hook.ca_bundle else None
@@ -318,26 +360,24 @@ class Hooks:
         assert held.key is not None
         return Trust(roots=roots, pair=dump_key(held.key) + held.chain.pem if hook.client_certificate else None)
 
-    def _record(self, renewal: Renewal, job: _Job, state: State, message: str) -> None:
+    def _record(self, renewal: Renewal, job: _Job, outcome: _Outcome) -> None:
         """Keep what happened until a look has told of it."""
-        metrics.HOOKS.labels(outcome=state.value).inc()
-        now = self._clock().replace(microsecond=0)  # as status tells it
-        before = self._deliveries(job.key, renewal.status).get(job.hook)
-        if before is not None and (before.mark, before.generation) != (job.mark, job.generation):
-            before = None
-        if state is State.DENIED:
-            later = self._not_before[job.key][job] = self._clock() + DENIED_RETRY
-            if before is not None and (before.state, before.message) == (state, message):
+        metrics.HOOKS.labels(outcome=outcome.state.value).inc()
+        now, before = self._clock(), self._before(renewal, job)
+        if outcome.state is State.DENIED:
+            later = self._not_before[job.key][job] = now + DENIED_RETRY
+            if before is not None and (before.state, before.message) == (outcome.state, outcome.message):
                 self._wait(job, later)  # no news
                 return
         self._outcomes[job.key][job.hook] = Delivery(
             hook=job.hook,
             mark=job.mark,
             generation=job.generation,
-            time=now,
+            time=now.replace(microsecond=0),  # as status tells it
             attempts=(before.attempts if before else 0) + 1,
-            state=state,
-            message="" if state is State.DELIVERED else message,
+            state=outcome.state,
+            message="" if outcome.state is State.DELIVERED else outcome.message,
+            secrets=outcome.secrets if outcome.state is State.REFUSED else "",
         )
         self._poke(job.key)
 
@@ -355,6 +395,21 @@ def _spec(renewal: Renewal) -> Spec | None:
         return parse_spec(renewal.key.name, renewal.spec)
     except InvalidSpec:
         return None
+
+
+def _secrets(hook: Hook, job: _Job) -> set[Key]:
+    return {Key(job.key.namespace, reference.name) for reference in hook.secrets}
+
+
+def _value(reference: KeyRef, secret: Secret | None) -> str:
+    """The value of a header, from the Secret that was found."""
+    raw = secret.data.get(reference.key) if secret else None
+    if raw is None:
+        raise Undelivered(f"{reference} does not exist")
+    value = header_value(raw)
+    if value is None:
+        raise Undelivered(f"{reference} is no value for a header: write printable ASCII characters in one line")
+    return value
 
 
 def _facts(renewal: Renewal, held: Held) -> Facts:
@@ -382,5 +437,6 @@ def _words(hook: Hook, code: int) -> str:
     if 300 <= code < 400:
         return f"{hook.host} answered {phrase}, and redirects are not followed: name the URL that it leads to"
     if answered(code) is State.REFUSED:
-        return f"{hook.host} answered {phrase}; the next attempt is for the next certificate or a changed spec"
+        change = "a changed spec or Secret" if hook.secrets else "a changed spec"
+        return f"{hook.host} answered {phrase}; the next attempt is for the next certificate or {change}"
     return f"{hook.host} answered {phrase}"

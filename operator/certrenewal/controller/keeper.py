@@ -240,6 +240,7 @@ class Keeper:
             "policy": _policy(self._seen.spec),
             "can_sign": self.authority.provisioner is not None,
             "provisioner": self.authority.provisioner.entry if self.authority.provisioner else "",
+            "longest": self.authority.provisioner.longest if self.authority.provisioner else None,
             "clock_in_sync": self._clock_in_sync(),
             "renew_after_expiry": self.authority.spec.renew_after_expiry,
         }

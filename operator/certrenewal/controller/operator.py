@@ -12,27 +12,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 from certrenewal import metrics
-from certrenewal.controller.adoption import Adoption
+from certrenewal.controller.assembly import Choices, Surroundings, assemble
 from certrenewal.controller.authorities import Authorities
 from certrenewal.controller.bundles import Bundles
 from certrenewal.controller.bystanders import Bystanders
 from certrenewal.controller.cache import Cache, Key, parse_renewal, parse_secret_meta
-from certrenewal.controller.cancelling import Canceller
 from certrenewal.controller.endpoint import Endpoint
 from certrenewal.controller.following import Collection, Following
 from certrenewal.controller.handout import Handout
 from certrenewal.controller.hooks import Hooks
 from certrenewal.controller.identity import Serving
 from certrenewal.controller.probes import Probes
-from certrenewal.controller.reconcile import Reconciler
 from certrenewal.controller.reloads import Reloads
 from certrenewal.controller.reporter import Reporter
 from certrenewal.controller.restarts import Limits, RestartQueue
-from certrenewal.controller.revoking import Revoker
 from certrenewal.controller.schedule import Schedule
 from certrenewal.controller.serving import Inquiries
-from certrenewal.controller.telling import Teller
-from certrenewal.controller.tokens import Tokens
 from certrenewal.controller.touches import Touches
 from certrenewal.domain.kinds import BUILT_IN, WATCHED, Resource, kind_word
 from certrenewal.domain.names import parse_names
@@ -139,60 +134,25 @@ class Operator:
             poke=self.schedule.poke,
             clock=_now,
         )
-        teller = Teller(
-            cache=self.cache,
-            store=self._store,
-            restarts=self._restarts,
-            reporter=reporter,
-            require=self._elector.require,
-            clock=_now,
-            servers=self._inquiries,
-            hurry=self._touches.soon if self._touches else None,
-            may_signal=settings.restarts_signal,
-            hooks=self._hooks,
-        )
-        tokens = Tokens(
-            cache=self.cache,
-            store=self._store,
-            authorities=self.authorities,
-            teller=teller,
-            canceller=Canceller(
-                authorities=self.authorities, reporter=reporter, require=self._elector.require, clock=_now
-            ),
-            reporter=reporter,
-            require=self._elector.require,
-            clock=_now,
-            cluster_domain=settings.cluster_domain,
-        )
-        self._reconciler = Reconciler(
-            cache=self.cache,
-            store=self._store,
-            adoption=Adoption(
-                self.cache,
-                self._store,
-                reporter,
-                require=self._elector.require,
-                cluster_domain=settings.cluster_domain,
-                withdraw=tokens.withdraw,
-            ),
-            authorities=self.authorities,
-            teller=teller,
-            revoker=Revoker(
+        self._reconciler = assemble(
+            Surroundings(
                 cache=self.cache,
                 store=self._store,
                 authorities=self.authorities,
-                reporter=reporter,
-                publish=teller,
+                restarts=self._restarts,
+                hooks=self._hooks,
                 require=self._elector.require,
                 clock=_now,
-                grace=settings.revocation_grace,
+                servers=self._inquiries,
+                hurry=self._touches.soon if self._touches else None,
+                aside=self._aside,
             ),
-            tokens=tokens,
-            require=self._elector.require,
-            clock=_now,
-            cluster_domain=settings.cluster_domain,
-            together=settings.restarts_together / 100,
-            aside=self._aside,
+            Choices(
+                cluster_domain=settings.cluster_domain,
+                grace=settings.revocation_grace,
+                together=settings.restarts_together / 100,
+                may_signal=settings.restarts_signal,
+            ),
         )
         self._probes = Probes(
             host=settings.listen_host,
@@ -289,12 +249,14 @@ class Operator:
         if event == "DELETED":
             key = Key(body["metadata"]["namespace"], body["metadata"]["name"])
             self.authorities.see_secret(key)
+            self._hooks.see_secret(key)
             self._poke(self.cache.lose_secret(key))
             return
         secret = parse_secret_meta(body)
         known = self.cache.secrets.get(secret.key)
         if known is None or known.version != secret.version:
             self.authorities.see_secret(secret.key)
+        self._hooks.see_secret(secret.key)
         self._poke(self.cache.see_secret(secret))
 
     def _see_renewal(self, event: str, body: Mapping[str, Any]) -> None:
@@ -308,7 +270,9 @@ class Operator:
         """A workload."""
         metadata, kind = body["metadata"], kind_word(body["kind"], resource.group)
         if event == "DELETED":
-            self._poke(self.cache.lose_workload(metadata["namespace"], WorkloadRef(kind, metadata["name"])))
+            ref = WorkloadRef(kind, metadata["name"])
+            self._restarts.lose(metadata["namespace"], ref)
+            self._poke(self.cache.lose_workload(metadata["namespace"], ref))
         else:
             as_reloader = self.settings.restarts_honour_reloader
             self._poke(self.cache.see_workload(parse_workload(kind, body, resource, as_reloader=as_reloader)))

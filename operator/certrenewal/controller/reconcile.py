@@ -28,7 +28,7 @@ from certrenewal.domain.policy import Asker
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import DataKeys, Spec, parse_spec
 from certrenewal.domain.status import condition_of, follows_sibling, moment_of, read_recorded
-from certrenewal.domain.timing import retry_delay, silence
+from certrenewal.domain.timing import SHORTEST_RETRY, retry_delay, silence
 from certrenewal.kube.errors import Conflict, NotFound, Rejected
 from certrenewal.kube.store import Secret, Store
 from certrenewal.stepca.authority import Issued
@@ -121,6 +121,10 @@ class Reconciler:
         if "token" in renewal.status:
             held = await self._store.read_secret(renewal.key.namespace, spec.secret_name)
             renewal = await self._tokens.withdraw(renewal, held)
+        held_back = await self._revoker.hold(renewal, spec)
+        if held_back is None:
+            return self._clock() + SHORTEST_RETRY
+        renewal = held_back
         if self._is_quiet(renewal, spec):
             return await self._tell.settle(renewal, renewal.status, spec)
         view = self._authorities.view(spec.authority)
@@ -156,6 +160,10 @@ class Reconciler:
         held = read_held(data.get(keys.crt, b""), data.get(keys.key, b""), data.get(keys.ca, b""))
         known = held.chain is not None and held.chain.leaf.fingerprint == recorded.fingerprint
         requested, revoked = self._cache.renew_now(renewal), self._cache.revoke_now(renewal)
+        asked = revoked not in ("", recorded.revoke_now) and recorded.fingerprint is not None
+        met = bool(
+            recorded.revoking and held.chain and recorded.revoking.is_met(revoked, held.chain.leaf.key_fingerprint)
+        )
         return Observed(
             namespace=renewal.key.namespace,
             uid=renewal.uid,
@@ -174,7 +182,8 @@ class Reconciler:
             renew_now=requested,
             renew_requested=requested not in ("", recorded.renew_now),
             revoke_now=revoked,
-            revoke_requested=revoked not in ("", recorded.revoke_now) and recorded.fingerprint is not None,
+            revoke_requested=asked and not met,
+            revoke_met=asked and met,
             companion=companion(self._cache, renewal, spec.restart),
             together=self._together,
         )
@@ -205,13 +214,14 @@ class Reconciler:
         assert secret is not None  # decide() found a good certificate in it
         assert observed.leaf is not None
         assert observed.held.key is not None
-        self._require()
         keys, chain = observed.spec.data_keys, step.chain or observed.held.chain
         assert chain is not None
         data: dict[str, bytes | None] = {keys.crt: chain.pem} if step.chain else {}
         if observed.authority.roots:
             data[keys.ca] = observed.authority.bundle
         data |= _forms(observed, chain, observed.held.key)
+        renewal = await self._tell.promise(renewal, observed)
+        self._require()
         version = await self._store.write_secret(secret, data)
         self._saw_own_write(secret, version)
         await self._tell.repaired(renewal, step.finding)
@@ -235,6 +245,7 @@ class Reconciler:
             if obtained is None:
                 obtained = await self._ask(renewal, observed, step)
             self._obtained[renewal.key] = obtained
+            renewal = await self._tell.promise(renewal, observed)
             written = await self._write(renewal, observed, secret, obtained.issued)
         except AuthorityError as failure:
             return await self._failed(renewal, observed, failure.reason, failure)
@@ -389,10 +400,10 @@ class Reconciler:
         return version_of(known) if known else ""
 
     def _saw_own_write(self, secret: Secret, version: str) -> None:
-        """The watch will show us our own write: it is no news."""
+        """The watch will show us our own write: it is no news, unless it showed something newer already."""
         key = Key(secret.namespace, secret.name)
         known = self._cache.secrets.get(key)
-        if known is not None and known.uid == secret.uid:
+        if known is not None and known.uid == secret.uid and int(known.version) < int(version):
             self._cache.secrets[key] = replace(known, version=version)
 
 

@@ -119,6 +119,11 @@ class RestartQueue:
             if not known.owed:
                 self._drop((namespace, ref))
 
+    def lose(self, namespace: str, ref: WorkloadRef) -> None:
+        """A workload is gone, and with it when it was restarted and what was said of it."""
+        for known in (self._last, self._warned):
+            known.pop((namespace, ref), None)
+
     def refusals(self, namespace: str) -> Mapping[WorkloadRef, str]:
         """The workloads of a namespace that the API server does not let us restart, with its words."""
         return {ref: words for (where, ref), words in self._refusals.items() if where == namespace}

@@ -10,9 +10,11 @@ from certrenewal import metrics
 from certrenewal.controller.cache import Cache, Key, Renewal, parse_renewal
 from certrenewal.controller.obtaining import Authorities
 from certrenewal.controller.reporter import Reporter, about
+from certrenewal.domain.certificate import Leaf
+from certrenewal.domain.observed import read_held
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.retired import Retired, postponed, read_retired, with_retired
-from certrenewal.domain.spec import InvalidSpec, Revoke, parse_spec
+from certrenewal.domain.spec import InvalidSpec, Revoke, Spec, parse_spec
 from certrenewal.domain.status import Status, moment_of
 from certrenewal.kube.errors import Conflict, NotFound
 from certrenewal.kube.store import Store
@@ -54,20 +56,34 @@ class Revoker:
         self._clock = clock
         self._grace = grace
 
+    async def hold(self, renewal: Renewal, spec: Spec) -> Renewal | None:
+        """Before a certificate is there, see to it that its CertRenewal cannot go without it being revoked.
+
+        None where it changed meanwhile, and is to be looked at once more.
+        """
+        if Revoke.ON_DELETE not in spec.revoke:
+            return renewal
+        renewal = await self._finalize(renewal, wanted=True)
+        return renewal if FINALIZER in renewal.finalizers else None
+
     async def settle(self, key: Key) -> datetime | None:
         """Revoke what is due; when to look again."""
         renewal = self._cache.renewals.get(key)
         if renewal is None or renewal.deleting is not None:
             return None
-        asked = _asked(renewal)
-        renewal = await self._hold(renewal, wanted=Revoke.ON_DELETE in asked)
+        spec = _spec(renewal)
+        if spec is not None:
+            renewal = await self._finalize(renewal, wanted=Revoke.ON_DELETE in spec.revoke)
         retired = read_retired(renewal.status)
         left: list[Retired] = []
         moments: list[datetime] = []
         for one in retired:
-            if not one.at_once and Revoke.ON_RENEW not in asked:
+            if not one.at_once and spec is not None and Revoke.ON_RENEW not in spec.revoke:
                 continue
             due = one.due(renewal.status, self._grace)
+            if self._authorities.view(renewal.authority) is None:
+                left.append(one)  # its first contact is under way and will bring us back
+                continue
             after = one if due is None or due > self._clock() else await self._revoke(renewal, one)
             if after is not None:
                 left.append(after)
@@ -81,17 +97,39 @@ class Revoker:
         if FINALIZER not in renewal.finalizers or renewal.deleting is None:
             return None
         now = self._clock()
-        left = [one for one in _all_of(renewal, now) if await self._revoke(renewal, one) is not None]
+        if self._authorities.view(renewal.authority) is None and now < renewal.deleting + LONGEST_HOLD:
+            return renewal.deleting + LONGEST_HOLD  # its first contact is under way and will bring us back
+        left = [one for one in await self._all_of(renewal) if await self._revoke(renewal, one) is not None]
         if left and now < renewal.deleting + LONGEST_HOLD:
             return min(now + RETRY, renewal.deleting + LONGEST_HOLD)
         if left:
             serials = ", ".join(one.serial for one in left)
             message = f"serial {serials} was not revoked within {LONGEST_HOLD}, and is let go: revoke it at the CA"
             await self._reporter.tell(about(renewal), Reason.NOT_REVOKED, message, warning=True)
-        await self._hold(renewal, wanted=False)
+        await self._finalize(renewal, wanted=False)
         return None
 
-    async def _hold(self, renewal: Renewal, *, wanted: bool) -> Renewal:
+    async def _all_of(self, renewal: Renewal) -> list[Retired]:
+        """What is retired, the certificate in use, and one of which status does not tell: but none that others keep."""
+        now, certificate = self._clock(), renewal.status.get("certificate") or {}
+        found = {one.serial: one for one in read_retired(renewal.status)}
+        if end := moment_of(certificate.get("notAfter")):
+            found[certificate["serial"]] = Retired(serial=certificate["serial"], not_after=end, since=now)
+        others = [self._cache.renewals[key] for key in self._cache.claims(renewal.secret) if key != renewal.key]
+        rivals = [other for other in others if other.deleting is None]
+        if not rivals and (leaf := await self._held(renewal)):
+            found[leaf.serial] = Retired(serial=leaf.serial, not_after=leaf.not_after, since=now)
+        kept = {(rival.status.get("certificate") or {}).get("serial") for rival in rivals}
+        return [one for serial, one in found.items() if serial not in kept]
+
+    async def _held(self, renewal: Renewal) -> Leaf | None:
+        """The certificate of this authority that the Secret holds."""
+        spec, view = _spec(renewal), self._authorities.view(renewal.authority)
+        secret = await self._store.read_secret(renewal.secret.namespace, renewal.secret.name)
+        chain = read_held(secret.data.get(spec.data_keys.crt, b""), b"", b"").chain if secret and spec else None
+        return chain.leaf if chain and view and chain.holds(view.roots) else None
+
+    async def _finalize(self, renewal: Renewal, *, wanted: bool) -> Renewal:
         """Put our finalizer on it, or take it off."""
         if (FINALIZER in renewal.finalizers) is wanted:
             return renewal
@@ -134,16 +172,9 @@ class Revoker:
         return None
 
 
-def _asked(renewal: Renewal) -> frozenset[Revoke]:
+def _spec(renewal: Renewal) -> Spec | None:
+    """What a CertRenewal asks for; None where that cannot be read, and what was asked before stays."""
     try:
-        return parse_spec(renewal.key.name, renewal.spec).revoke
+        return parse_spec(renewal.key.name, renewal.spec)
     except InvalidSpec:
-        return frozenset()
-
-
-def _all_of(renewal: Renewal, now: datetime) -> list[Retired]:
-    """What is retired, and the certificate in use."""
-    certificate = renewal.status.get("certificate") or {}
-    end = moment_of(certificate.get("notAfter"))
-    current = [Retired(serial=certificate["serial"], not_after=end, since=now)] if end else []
-    return [*read_retired(renewal.status), *current]
+        return None

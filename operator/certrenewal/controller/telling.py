@@ -17,7 +17,7 @@ from certrenewal.domain.authority import AuthorityView
 from certrenewal.domain.certificate import Chain, Leaf, fingerprint
 from certrenewal.domain.decision import Finding
 from certrenewal.domain.observed import Observed
-from certrenewal.domain.outputs import content_of, recorded_keys, written_condition
+from certrenewal.domain.outputs import announced_keys, content_of, recorded_keys, written_condition
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.retired import retire
 from certrenewal.domain.rollout import State, Workload, mark
@@ -28,6 +28,7 @@ from certrenewal.domain.standing import Current, excuse, next_change, rolled_out
 from certrenewal.domain.status import (
     Condition,
     Recorded,
+    Revoking,
     Standing,
     Status,
     condition_of,
@@ -39,6 +40,8 @@ from certrenewal.domain.status import (
     with_condition,
     with_failure,
     with_renewal,
+    with_revoked,
+    with_revoking,
     with_workloads,
     without_condition,
     without_failure,
@@ -147,9 +150,10 @@ class Teller:
         if observed.renew_now:
             status = {**status, "renewNow": observed.renew_now}
         if observed.revoke_now:
-            status = {**status, "revokeNow": observed.revoke_now}
-        if Revoke.ON_RENEW in observed.spec.revoke or observed.revoke_requested:
-            status = retire(renewal.status, status, at_once=observed.revoke_requested, now=self._clock())
+            status = with_revoked(status, observed.revoke_now)
+        leaked = observed.revoke_requested or observed.revoke_met
+        if Revoke.ON_RENEW in observed.spec.revoke or leaked:
+            status = retire(renewal.status, status, at_once=leaked, now=self._clock())
         uid, version = secret
         seen = {"uid": uid, "resourceVersion": version, "roots": roots_digest(observed.authority)}
         if observed.outputs is not None and observed.outputs.password_version:
@@ -263,6 +267,20 @@ class Teller:
         ready = Condition(type="Ready", status="False", reason=need.reason, message=need.message)
         return await self.publish(renewal, self._with(renewal, with_workloads(renewal.status, standings), ready))
 
+    async def promise(self, renewal: Renewal, observed: Observed) -> Renewal:
+        """Right before the Secret is written, note what a kill would leave nobody to know.
+
+        Whose the other forms are: one would stay that is not wanted any more. Which request for another key this is
+        about: it would be met twice.
+        """
+        status, outputs, held = renewal.status, observed.outputs, observed.leaf
+        keys = announced_keys(observed.spec, outputs, observed.trusted) if outputs else []
+        if outputs is not None and set(keys) != outputs.written:
+            status = {**status, "formats": keys}
+        if observed.revoke_requested and held is not None:
+            status = with_revoking(status, Revoking(observed.revoke_now, held.key_fingerprint))
+        return await self.publish(renewal, status) if status != renewal.status else renewal
+
     async def repaired(self, renewal: Renewal, finding: Finding) -> None:
         """The roots were written again. Putting them beside a certificate just found is part of taking it over."""
         if read_recorded(renewal.status).fingerprint is not None:
@@ -271,8 +289,8 @@ class Teller:
     async def condemned(self, renewal: Renewal, observed: Observed) -> Renewal:
         """The certificate at hand is to be revoked, although nothing replaces it."""
         status = retire(renewal.status, {**renewal.status, "certificate": {}}, at_once=True, now=self._clock())
-        status = {**status, "certificate": renewal.status["certificate"], "revokeNow": observed.revoke_now}
-        return await self.publish(renewal, status)
+        status = {**status, "certificate": renewal.status["certificate"]}
+        return await self.publish(renewal, with_revoked(status, observed.revoke_now))
 
     async def stopped(self, renewal: Renewal, finding: Finding, *, leaf: Leaf | None, good: bool) -> datetime | None:
         """Nothing can be done until somebody changes something; ``good``: the Secret holds what is wanted, still."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -144,6 +144,7 @@ class AuthorityView:
     policy: tuple[Rule, ...] = ()
     can_sign: bool = False
     provisioner: str = ""  # a digest of what the CA says of it
+    longest: timedelta | None = None  # what it signs at most, where it has a limit of its own
     clock_in_sync: bool = True
     renew_after_expiry: bool = False
     bundle: bytes = b""  # the roots as PEM, just as they are written into Secrets

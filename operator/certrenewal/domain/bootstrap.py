@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from certrenewal.domain import policy
@@ -155,9 +155,16 @@ def unavailable(authority: AuthorityView) -> Finding | None:
 
 
 def denial(names: tuple[Name, ...], asker: Asker, authority: AuthorityView) -> Finding | None:
-    """Why these names may not be had; a token cannot hold its user to a lifetime."""
-    verdict = policy.judge(names, UNBOUNDED, asker=asker, policy=authority.policy, authority=authority.name)
-    return Finding(Reason.NAME_DENIED, verdict.denial) if verdict.denial else None
+    """Why these names may not be had. Its user chooses the lifetime, up to what the provisioner signs at all."""
+
+    def judged(longest: timedelta) -> str | None:
+        found = policy.judge(names, longest, asker=asker, policy=authority.policy, authority=authority.name)
+        return found.denial
+
+    if authority.longest is not None and judged(authority.longest) is None:
+        return None
+    words = judged(UNBOUNDED)
+    return Finding(Reason.NAME_DENIED, words) if words else None
 
 
 def digest(token: bytes) -> str:

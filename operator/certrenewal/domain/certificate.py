@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -54,6 +55,11 @@ class Leaf:
     def lifetime(self) -> timedelta:
         """The whole life, backdating included."""
         return self.not_after - self.not_before
+
+    @property
+    def key_fingerprint(self) -> str:
+        """SHA-256 of the public key, hexadecimal."""
+        return hashlib.sha256(self.public_key).hexdigest()
 
     @property
     def can_renew_by_token(self) -> bool:

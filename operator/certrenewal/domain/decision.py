@@ -249,7 +249,7 @@ def formats_changed(observed: Observed, _: datetime) -> Finding | None:
     return None
 
 
-_FAULTS: tuple[_Check, ...] = (
+_MISFITS: tuple[_Check, ...] = (
     missing,
     malformed,
     key_mismatch,
@@ -258,11 +258,12 @@ _FAULTS: tuple[_Check, ...] = (
     names_changed,
     key_changed,
     duration_changed,
-    expired,
 )
+_FAULTS: tuple[_Check, ...] = (*_MISFITS, expired)
 _NEEDS: tuple[_Check, ...] = (
-    *_FAULTS,
-    revocation_requested,
+    *_MISFITS,
+    revocation_requested,  # an expired certificate may be renewed with its key, and that is not to be used any more
+    expired,
     formats_changed,
     renewal_requested,
     renewal_due,

@@ -45,6 +45,7 @@ class Delivery:
     attempts: int
     state: State
     message: str = ""
+    secrets: str = ""  # a digest of which Secrets its headers were made of, where it was refused
 
 
 Deliveries = Mapping[str, Delivery]
@@ -65,6 +66,7 @@ def read_deliveries(status: Status) -> dict[str, Delivery]:
             attempts=int(entry.get("attempts", 0)),
             state=State(entry["state"]),
             message=entry.get("message", ""),
+            secrets=entry.get("observedSecrets", ""),
         )
     return found
 
@@ -80,6 +82,7 @@ def describe(deliveries: Iterable[Delivery]) -> list[dict[str, Any]]:
             "attempts": delivery.attempts,
             "state": delivery.state.value,
             **({"message": delivery.message} if delivery.message else {}),
+            **({"observedSecrets": delivery.secrets} if delivery.secrets else {}),
         }
         for delivery in deliveries
     ]
@@ -125,7 +128,8 @@ def due(hook: Hook, status: Status, delivery: Delivery | None, *, generation: in
         case State.DELIVERED:
             return None
         case State.REFUSED:
-            return now if delivery.generation != generation else None
+            # Who reads the Secrets of its headers can tell whether they are others, and sends nothing to find out.
+            return now if delivery.generation != generation or hook.secrets else None
         case State.DENIED:
             return now  # who denied it can tell whether it still would, and sends nothing to find out
         case State.FAILING:

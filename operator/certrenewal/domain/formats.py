@@ -70,13 +70,13 @@ def data_keys(formats: Iterable[Format]) -> frozenset[str]:
     return frozenset(key for form in formats for key in DATA_KEYS[form])
 
 
-def is_writable(form: Format, content: Content) -> bool:
+def is_writable(form: Format, *, password: bytes | None, roots: Roots) -> bool:
     """Whether a form can be made of what is known: a key store needs its password, a trust store a root."""
     match form:
         case Format.PKCS12:
-            return content.password is not None
+            return password is not None
         case Format.TRUSTSTORE:
-            return bool(content.roots)
+            return bool(roots)
         case _:
             return True
 

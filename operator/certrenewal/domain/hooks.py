@@ -19,6 +19,7 @@ from certrenewal.domain.placeholders import IN_BODY, IN_URL, strings, unknown
 MOST_HOOKS = 8
 MOST_HEADERS = 16
 DEEPEST_BODY = 32
+LARGEST_BODY = 65536
 TIMEOUT = timedelta(seconds=10)
 LONGEST_TIMEOUT = timedelta(minutes=1)
 
@@ -200,18 +201,22 @@ def _check_placeholders(path: str, text: str, known: Iterable[str]) -> None:
 
 
 def _body(path: str, value: Any) -> str | None:
+    """The body as JSON text, whether it was written as that or as what it stands for."""
     if value is None:
         return None
-    remedy = f"write JSON, at most {DEEPEST_BODY} levels deep"
+    refusal = InvalidHook(path, "…", f"write JSON, at most {DEEPEST_BODY} levels deep and {LARGEST_BODY} bytes long")
     try:
-        content = json.loads(value, parse_constant=_no_number)
-    except (TypeError, ValueError, RecursionError):
-        raise InvalidHook(path, "…", remedy) from None
+        content = json.loads(value, parse_constant=_no_number) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        raise refusal from None
     if not _is_shallow(content):
-        raise InvalidHook(path, "…", remedy)
-    for text in strings(content):
-        _check_placeholders(path, text, IN_BODY)
-    return str(value)
+        raise refusal
+    text = value if isinstance(value, str) else json.dumps(content)
+    if len(text.encode()) > LARGEST_BODY:
+        raise refusal
+    for string in strings(content):
+        _check_placeholders(path, string, IN_BODY)
+    return text
 
 
 def _no_number(word: str) -> NoReturn:

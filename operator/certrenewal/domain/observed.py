@@ -65,6 +65,7 @@ class Observed:
     renew_requested: bool = False
     revoke_now: str = ""
     revoke_requested: bool = False
+    revoke_met: bool = False  # the Secret has another key for it, which status does not tell yet
     companion: str | None = None  # a workload that will be restarted for another certificate of its
     outputs: Outputs | None = None  # None: not looked at
     together: float = 0.0  # the share of its life within which a certificate is renewed with one of the same workload

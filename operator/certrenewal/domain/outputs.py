@@ -32,7 +32,7 @@ def changes(spec: Spec, outputs: Outputs, content: Content) -> dict[str, bytes |
     """What to write by the Secret's keys; None removes one. A form that cannot be made now is left as it is."""
     found: dict[str, bytes | None] = {}
     for form in sorted(spec.formats):
-        if is_writable(form, content) and not holds(form, content, outputs.data):
+        if _is_writable(form, content) and not holds(form, content, outputs.data):
             found |= render(form, content)
     gone = (outputs.written - data_keys(spec.formats)) & outputs.data.keys()
     return found | dict.fromkeys(sorted(gone), None)
@@ -42,7 +42,7 @@ def written_condition(spec: Spec, outputs: Outputs, content: Content) -> Conditi
     """The condition FormatsWritten, None where no other form is asked for."""
     if not spec.formats:
         return None
-    missing = [form for form in sorted(spec.formats) if not is_writable(form, content)]
+    missing = [form for form in sorted(spec.formats) if not _is_writable(form, content)]
     if not missing:
         keys = ", ".join(sorted(data_keys(spec.formats)))
         return Condition(type="FormatsWritten", status="True", reason=Reason.FORMATS_WRITTEN, message=f"in {keys}")
@@ -65,10 +65,20 @@ def written_condition(spec: Spec, outputs: Outputs, content: Content) -> Conditi
 
 def recorded_keys(spec: Spec, outputs: Outputs, content: Content) -> list[str]:
     """The keys that are ours from now on: written now, or before and still asked for."""
-    writable = {form for form in spec.formats if is_writable(form, content)}
+    writable = {form for form in spec.formats if _is_writable(form, content)}
     return sorted(data_keys(writable) | (outputs.written & data_keys(spec.formats)))
+
+
+def announced_keys(spec: Spec, outputs: Outputs, roots: Roots) -> list[str]:
+    """The keys that are to be ours before they are written; one that somebody else filled is not before it is."""
+    forms = [form for form in spec.formats if is_writable(form, password=outputs.password, roots=roots)]
+    return sorted(outputs.written | (data_keys(forms) - outputs.data.keys()))
 
 
 def all_keys() -> frozenset[str]:
     """Every key of a Secret in which another form may lie."""
     return data_keys(Format)
+
+
+def _is_writable(form: Format, content: Content) -> bool:
+    return is_writable(form, password=content.password, roots=content.roots)

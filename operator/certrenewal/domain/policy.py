@@ -213,8 +213,9 @@ def _denial(name: Name, duration: timedelta | None, rules: list[Rule], asker: As
     if shorter is not None and shorter.max_duration is not None and duration == UNBOUNDED:
         return (
             f"{name.value!r} is allowed for {format_duration(shorter.max_duration)} at most, and whoever holds a token "
-            "chooses how long the certificate lives: ask for a certificate, or limit the provisioner at the CA and "
-            f"add a rule without maxDuration to the policy of CertAuthority {authority}"
+            "chooses how long the certificate lives: ask for a certificate, or have the provisioner sign no more, by "
+            "its claim maxTLSCertDuration, or add a rule without maxDuration to the policy of CertAuthority "
+            f"{authority}"
         )
     if shorter is not None and shorter.max_duration is not None and duration is not None:
         return (

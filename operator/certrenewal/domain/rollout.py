@@ -70,6 +70,7 @@ class Workload:
     owner: Owner | None = None
     through: WorkloadRef | None = None  # the owner that is restarted in its place
     reloader: Reloader | None = None  # None: nobody asks for what Reloader would do
+    version: int = field(default=0, compare=False)
 
     @property
     def can_be_restarted(self) -> bool:
@@ -130,6 +131,7 @@ def parse_workload(
         has_template=bool(template),
         owner=owner_of(metadata),
         reloader=read_reloader(own, template) if as_reloader else None,
+        version=int(metadata.get("resourceVersion") or 0),
     )
 
 

@@ -190,6 +190,18 @@ def with_workloads(status: Status, standings: Iterable[Standing]) -> Status:
     return {**status, "workloads": entries, "restarts": f"{healthy}/{len(counted)}"}
 
 
+@dataclass(frozen=True, slots=True)
+class Revoking:
+    """A request for another key that is about to be met: it is once the Secret's key is not this one."""
+
+    request: str
+    key: str  # SHA-256 of the public key
+
+    def is_met(self, request: str, key: str) -> bool:
+        """Whether the Secret holds another key for the sake of this very request."""
+        return self.request == request and self.key != key
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
     """What an earlier look wrote down and a later one builds on."""
@@ -203,6 +215,7 @@ class Recorded:
     renew_now: str
     workloads: Mapping[WorkloadRef, Ran]
     revoke_now: str = ""
+    revoking: Revoking | None = None
     formats: frozenset[str] = frozenset()  # the keys of the Secret that hold other forms of ours
 
 
@@ -225,6 +238,7 @@ def read_recorded(status: Status) -> Recorded:
         failures=int((status.get("failure") or {}).get("count", 0)),
         renew_now=status.get("renewNow", ""),
         revoke_now=status.get("revokeNow", ""),
+        revoking=_read_revoking(status.get("revoking") or {}),
         workloads={
             WorkloadRef(entry["kind"], entry["name"]): Ran(
                 entry.get("fingerprint", ""), moment_of(entry.get("notAfter")), moment_of(entry.get("restartedAt"))
@@ -233,6 +247,21 @@ def read_recorded(status: Status) -> Recorded:
         },
         formats=frozenset(status.get("formats") or ()),
     )
+
+
+def _read_revoking(entry: Mapping[str, Any]) -> Revoking | None:
+    request, key = entry.get("request"), entry.get("key")
+    return Revoking(request, key) if request and key else None
+
+
+def with_revoking(status: Status, revoking: Revoking) -> Status:
+    """The status with a request for another key that is about to be met."""
+    return {**status, "revoking": {"request": revoking.request, "key": revoking.key}}
+
+
+def with_revoked(status: Status, request: str) -> Status:
+    """The status with a request that was met."""
+    return {**{name: value for name, value in status.items() if name != "revoking"}, "revokeNow": request}
 
 
 def is_pending(status: Status, ref: WorkloadRef) -> bool:

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from joserfc import jwe, jwk
@@ -15,6 +16,7 @@ from joserfc.jwe import JWERegistry
 from joserfc.registry import HeaderParameter
 
 from certrenewal.domain.authority import ProvisionerRef
+from certrenewal.domain.durations import parse_duration
 from certrenewal.domain.reasons import Reason
 from certrenewal.stepca.errors import BadAnswer, NotReady, Refused
 from certrenewal.stepca.transport import Transport
@@ -35,6 +37,7 @@ class Provisioner:
     key: SigningKey = field(repr=False)
     algorithm: str
     entry: str  # a digest of what the CA says of it, to see whether that changed
+    longest: timedelta | None = None  # what it signs at most, where it has a limit of its own; the CA's is not told
 
 
 async def find(transport: Transport, wanted: ProvisionerRef, password: bytes) -> Provisioner:
@@ -50,7 +53,15 @@ async def find(transport: Transport, wanted: ProvisionerRef, password: bytes) ->
         key=_signing_key(private),
         algorithm=_algorithm(private),
         entry=_digest(entry),
+        longest=_longest(entry.get("claims") or {}),
     )
+
+
+def _longest(claims: Mapping[str, Any]) -> timedelta | None:
+    try:
+        return parse_duration(str(claims.get("maxTLSCertDuration", "")))
+    except ValueError:
+        return None
 
 
 async def current_entry(transport: Transport, wanted: ProvisionerRef) -> str:
