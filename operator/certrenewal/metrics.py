@@ -1,14 +1,63 @@
 """Which numbers does the operator tell?"""
 
-from prometheus_client import Counter, Gauge, Histogram
+from __future__ import annotations
 
-CERTIFICATE_EXPIRY = Gauge(
-    "certrenewal_certificate_expiry_timestamp_seconds", "When the certificate ends.", ["namespace", "name"]
-)
-CERTIFICATE_READY = Gauge(
-    "certrenewal_certificate_ready", "1 where the Secret holds a valid certificate that fits.", ["namespace", "name"]
-)
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+
+class Sample(NamedTuple):
+    """What is told of one certificate."""
+
+    namespace: str
+    name: str
+    ready: bool
+    ends: float  # seconds since the epoch, 0 where there is none
+
+
+class Certificates(Collector):
+    """What is told of each certificate, gathered when it is asked for: a gauge would keep a kilobyte for each."""
+
+    def __init__(self) -> None:
+        self.gather: Callable[[], Iterable[Sample]] = tuple
+
+    def describe(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+        """The names, as a registry wants to know them beforehand."""
+        labels = ("namespace", "name")
+        return (
+            GaugeMetricFamily(
+                "certrenewal_certificate_expiry_timestamp_seconds", "When the certificate ends.", labels=labels
+            ),
+            GaugeMetricFamily(
+                "certrenewal_certificate_ready",
+                "1 where the Secret holds a valid certificate that fits.",
+                labels=labels,
+            ),
+        )
+
+    def collect(self) -> Iterable[Metric]:
+        """All of them, at this moment."""
+        expiry, ready = families = self.describe()
+        for sample in self.gather():
+            labels = (sample.namespace, sample.name)
+            ready.add_metric(labels, sample.ready)
+            if sample.ends:
+                expiry.add_metric(labels, sample.ends)
+        return families
+
+
+CERTIFICATES = Certificates()
+REGISTRY.register(CERTIFICATES)
 RENEWALS = Counter("certrenewal_renewals_total", "Certificates written.", ["route", "reason"])
+LATENESS = Histogram(
+    "certrenewal_renewal_lateness_seconds",
+    "How long after its planned time a certificate was renewed.",
+    buckets=(0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800),
+)
 FAILURES = Counter("certrenewal_failures_total", "Attempts that failed, and refusals.", ["reason"])
 TOKENS = Counter("certrenewal_tokens_total", "One-time tokens for others, by what became of them.", ["outcome"])
 TOKEN_ENDPOINT_EXPIRY = Gauge(

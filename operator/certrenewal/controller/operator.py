@@ -7,7 +7,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,7 +34,7 @@ from certrenewal.domain.names import parse_names
 from certrenewal.domain.policy import Asker
 from certrenewal.domain.rollout import parse_workload
 from certrenewal.domain.spec import WorkloadRef
-from certrenewal.domain.status import roots_in_use
+from certrenewal.domain.status import condition_of, roots_in_use
 from certrenewal.domain.timing import LONGEST_RETRY
 from certrenewal.kube.client import Client, Configuration, server_hosts
 from certrenewal.kube.errors import ClusterError
@@ -176,6 +176,7 @@ class Operator:
 
     async def start(self) -> None:
         """Serve probes, stand for the Lease, and wait for work."""
+        metrics.CERTIFICATES.gather = self._certificates
         await self._probes.start()
         await self._until_installed()
         parts = {
@@ -448,6 +449,14 @@ class Operator:
             if task.done() and not task.cancelled() and task.exception() is not None:
                 return f"{task.get_name()} ended: {type(task.exception()).__name__}"
         return self.watching.fault()
+
+    def _certificates(self) -> Iterator[metrics.Sample]:
+        """What /metrics tells of each certificate, on the replica that acts."""
+        if self._leads():
+            for renewal in self.cache.renewals.values():
+                if not renewal.is_token:
+                    ready = condition_of(renewal.status, "Ready").get("status") == "True"
+                    yield metrics.Sample(renewal.key.namespace, renewal.key.name, ready, renewal.urgency)
 
     def _leads(self) -> bool:
         return self._elector.leads

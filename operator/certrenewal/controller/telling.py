@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -323,19 +322,19 @@ class Teller:
         return min(until, leaf.not_after) if leaf and leaf.not_after > now else until
 
     def forget(self, key: Key) -> None:
-        """The CertRenewal is gone, and so are its metrics."""
+        """The CertRenewal is gone."""
         if self._servers is not None:
             self._servers.spare(key)
         self._hooks.forget(key)
-        for gauge in (metrics.CERTIFICATE_READY, metrics.CERTIFICATE_EXPIRY):
-            with contextlib.suppress(KeyError):
-                gauge.remove(key.namespace, key.name)
 
     async def _announce(self, renewal: Renewal, recorded: Recorded, leaf: Leaf, obtained: Obtained | None) -> None:
         subject, until = about(renewal), f"valid until {timestamp(leaf.not_after)}"
         if obtained is not None:
             route = obtained.issued.route
             metrics.RENEWALS.labels(route=route.value, reason=obtained.reason.value).inc()
+            due = moment_of(renewal.status.get("renewalTime"))
+            if due is not None and obtained.reason is Reason.RENEWAL_DUE:
+                metrics.LATENESS.observe((self._clock() - due).total_seconds())
             message = f"serial {leaf.serial} by {route.value} ({obtained.reason.value}), {until}"
             await self._reporter.tell(subject, Reason.ISSUED if route is Route.SIGN else Reason.RENEWED, message)
         elif leaf.fingerprint != recorded.fingerprint:
@@ -377,7 +376,6 @@ class Teller:
                 return renewal
             renewal = parse_renewal(body)
             self._cache.put_renewal(renewal)
-        self._measure(renewal)
         self._hooks.want(renewal)
         if condition is not None:
             await self._tell_of_hooks(renewal, before, condition)
@@ -390,14 +388,6 @@ class Teller:
         if before or after.status == "False":
             warning = after.reason in (Reason.HOOK_FAILING, Reason.HOOK_DENIED)
             await self._reporter.tell(about(renewal), after.reason, after.message, warning=warning)
-
-    def _measure(self, renewal: Renewal) -> None:
-        if renewal.is_token:
-            return
-        labels = {"namespace": renewal.key.namespace, "name": renewal.key.name}
-        metrics.CERTIFICATE_READY.labels(**labels).set(condition_of(renewal.status, "Ready").get("status") == "True")
-        if renewal.urgency:
-            metrics.CERTIFICATE_EXPIRY.labels(**labels).set(renewal.urgency)
 
 
 def roots_digest(view: AuthorityView) -> str:
