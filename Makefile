@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 STAMP := $(VENV)/.installed
+PLOTTING := $(VENV)/.installed-plotting
 export PYTHONPATH := .
 
 .PHONY: help demo up down test lint format unit cluster bench bench-quick tools lock kind-up kind-down clean prerequisites
@@ -39,10 +40,10 @@ unit: $(STAMP) ## tests of the pure core and of the docs, in seconds
 cluster: $(STAMP) tools ## tests on a real API server and a real step-ca
 	@$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/docs -n $(WORKERS) --dist loadfile
 
-bench: $(STAMP) tools ## every figure of docs/benchmarks.md, measured anew (about an hour)
+bench: $(PLOTTING) tools ## every figure of docs/benchmarks.md, measured anew (about an hour)
 	@$(BIN)/python -m tests.bench
 
-bench-quick: $(STAMP) tools ## a few small figures, within three minutes
+bench-quick: $(PLOTTING) tools ## a few small figures, within three minutes
 	@$(BIN)/python -m tests.bench --quick
 
 tools: prerequisites ## build the testbed's programs into the cache (about ten minutes, once)
@@ -69,4 +70,8 @@ $(STAMP): uv.lock pyproject.toml | prerequisites
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q --disable-pip-version-check uv==0.13.9
 	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync -q --frozen --group dev --inexact
+	@touch $@
+
+$(PLOTTING): $(STAMP)
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync -q --frozen --group dev --group bench --inexact
 	@touch $@

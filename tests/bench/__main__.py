@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.bench import bursts, fleet, latency, raw, restarts
+from tests.bench import bursts, fleet, latency, plots, raw, restarts, steady
 from tests.bench.results import Figure, collect, write
 from tests.testbed import tools
 from tests.testbed.controlplane import ControlPlane
@@ -20,8 +20,7 @@ Run = Callable[[ControlPlane, Path], Mapping[str, float]]
 SCENARIOS: dict[str, Run] = {
     **{f"issue {size:,} at once": functools.partial(bursts.issue, size=size) for size in (200, 1000, 5000)},
     **{f"renew {size:,} at once": functools.partial(bursts.renew, size=size) for size in (200, 1000, 5000)},
-    "a fleet of certificates": functools.partial(fleet.managed, sizes=(0, 1000, 10000)),
-    "beside other Secrets": functools.partial(fleet.unrelated, sizes=(0, 10000, 50000)),
+    "throughput over concurrency": functools.partial(bursts.over_concurrency, size=500, places=(1, 2, 4, 8, 16, 32)),
     "raw CA, 2,000 renewals": functools.partial(raw.ratio, size=2000),
     "one renewal after the other": functools.partial(latency.renewal, size=100),
     "one new Secret after the other": functools.partial(latency.filling, size=200),
@@ -30,11 +29,19 @@ SCENARIOS: dict[str, Run] = {
     "restart latency, 500 Secrets at once": functools.partial(restarts.latency, size=500),
     "50 Secrets of one workload within 2 s": functools.partial(restarts.one_workload, size=50),
     "500 workloads, 100 restarts a minute": functools.partial(restarts.budget, size=500),
+    "a fleet of certificates": functools.partial(fleet.managed, sizes=(0, 1000, 3000, 10000)),
+    "beside other Secrets": functools.partial(fleet.unrelated, sizes=(0, 10000, 50000)),
+    "lateness over load": functools.partial(steady.over_load, rates=(10, 20, 40, 60, 80), seconds=90),
+    "10,000 certificates, 30 renewals a second": functools.partial(steady.steady, size=10000, rate=30, seconds=600),
 }
+# What takes longest is run once.
+ONCE = frozenset(list(SCENARIOS)[-4:])
 QUICK: dict[str, Run] = {
-    "restart latency, 1 Secret": functools.partial(restarts.latency, size=1),
-    "restart latency, 50 Secrets at once": functools.partial(restarts.latency, size=50),
-    "50 Secrets of one workload within 2 s": functools.partial(restarts.one_workload, size=50),
+    "renew 200 at once": SCENARIOS["renew 200 at once"],
+    "raw CA, 500 renewals": functools.partial(raw.ratio, size=500),
+    "one renewal after the other": functools.partial(latency.renewal, size=30),
+    "restart latency, 50 Secrets at once": SCENARIOS["restart latency, 50 Secrets at once"],
+    "50 Secrets of one workload within 2 s": SCENARIOS["50 Secrets of one workload within 2 s"],
 }
 
 
@@ -53,6 +60,7 @@ def main() -> int:
     figures = measure(chosen, 1 if asked.quick else asked.repeats)
     if not asked.quick and not asked.names:
         write(figures, {name: tool.version for name, tool in tools.TOOLS.items()}, json_file=asked.json)
+        plots.draw(figures)
     return 0
 
 
@@ -61,12 +69,13 @@ def measure(chosen: Mapping[str, Run], repeats: int) -> list[Figure]:
     figures: list[Figure] = []
     for name, run in chosen.items():
         runs: list[Mapping[str, float]] = []
-        for repeat in range(repeats):
+        times = 1 if name in ONCE else repeats
+        for repeat in range(times):
             started = time.monotonic()
             # A cluster of its own: nothing of an earlier run is still being tidied up.
             with tempfile.TemporaryDirectory(prefix="bench-") as folder, ControlPlane(Path(folder) / "plane") as plane:
                 runs.append(run(plane, Path(folder)))
-            print(f"{name}: run {repeat + 1} of {repeats}, {time.monotonic() - started:.0f} s", file=sys.stderr)
+            print(f"{name}: run {repeat + 1} of {times}, {time.monotonic() - started:.0f} s", file=sys.stderr)
         for figure in collect(name, runs):
             print(f"{name} | {figure.quantity} | {' | '.join(f'{value:.4g}' for value in figure.spread)}", flush=True)
             figures.append(figure)

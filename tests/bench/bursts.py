@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bench.cost import is_write, moment
-from tests.bench.stage import FREE, Stage, stage
+from tests.bench.stage import FREE, UNLIMITED, Stage, stage
 from tests.testbed.api import Manifest
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.processes import until
@@ -28,6 +29,19 @@ def renew(plane: ControlPlane, folder: Path, size: int) -> dict[str, float]:
         with on.standing_by():
             on.renew(names, "1")
         return _burst(on, size)
+
+
+def over_concurrency(plane: ControlPlane, folder: Path, size: int, places: Sequence[int]) -> dict[str, float]:
+    """The rate of renewals with each of these numbers of requests to the CA at a time."""
+    figures: dict[str, float] = {}
+    for number in places:
+        limits = {**UNLIMITED, "concurrency": number}
+        with stage(plane, folder, f"bench-{number}", FREE, limits=limits) as on:
+            on.orders(names_of(size))
+            with on.standing_by():
+                on.renew(names_of(size), "1")
+            figures[f"{number} at a time, renewals a second"] = _burst(on, size)["certificates a second"]
+    return figures
 
 
 def _burst(on: Stage, size: int) -> dict[str, float]:

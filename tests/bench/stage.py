@@ -123,13 +123,18 @@ def now() -> datetime.datetime:
 
 
 @contextmanager
-def stage(plane: ControlPlane, folder: Path, name: str, values: Mapping[str, Any] | None = None) -> Iterator[Stage]:
+def stage(
+    plane: ControlPlane,
+    folder: Path,
+    name: str,
+    values: Mapping[str, Any] | None = None,
+    *,
+    limits: Mapping[str, int] = UNLIMITED,
+) -> Iterator[Stage]:
     """An operator with a CA of its own, and a namespace for what they are to work on."""
     with (
         StepCA(folder / name, backdate="0s") as ca,
-        installed(
-            plane, ca, values={"authority": authority(ca, limits=UNLIMITED), **QUIETEST, **(values or {})}
-        ) as site,
+        installed(plane, ca, values={"authority": authority(ca, limits=limits), **QUIETEST, **(values or {})}) as site,
     ):
         plane.create(manifests.namespace(name))
         yield Stage(site, name)

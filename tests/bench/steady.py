@@ -1,0 +1,93 @@
+"""How late is a renewal, and does anything grow, while certificates are renewed day in, day out?
+
+A day is made short: lives of minutes instead of a day, so that as many renewals are due in a second as a far bigger fleet
+would have.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from tests.bench.bursts import names_of
+from tests.bench.cost import memory
+from tests.bench.stage import FREE, Stage, stage
+from tests.testbed.api import Manifest
+from tests.testbed.controlplane import ControlPlane
+from tests.testbed.operators import Operator
+
+# Of its life, when a certificate is due: before two thirds, and a twentieth of that spread.
+DUE = 2 / 3 - 1 / 40
+PERIOD = 45  # seconds between two renewals of one certificate, where it is about load alone
+WHOLE = timedelta(seconds=1)  # the CA and statuses tell time in whole seconds
+
+
+def steady(plane: ControlPlane, folder: Path, size: int, rate: float, seconds: float) -> dict[str, float]:
+    """``size`` certificates that are due so evenly that ``rate`` are each second, for so many ``seconds``."""
+    life = size / rate / DUE
+    with stage(plane, folder, "bench-steady", FREE) as on:
+        _spread(on, size, rate, life)
+        before, began, meter = memory(on.site.operator.process.pid)[0], _lateness(on.site.operator), on.meter()
+        time.sleep(seconds)  # what is measured is what happens meanwhile
+        meter.stop()
+        late = _lateness(on.site.operator) - began
+        after = memory(on.site.operator.process.pid)[0]
+        renewals = on.renewals()
+    return {
+        "renewals a second": late["count"] / seconds,
+        **{f"lateness p{share:g} at most, s": _at_most(late, share / 100) for share in (50, 99, 100)},
+        "renewals after two thirds": float(sum(map(_after_two_thirds, renewals))),
+        "growth of RSS, MB": after - before,
+        "operator CPU, % of a core": meter.cpu["operator"] / seconds * 100,
+    }
+
+
+def over_load(plane: ControlPlane, folder: Path, rates: Sequence[int], seconds: float) -> dict[str, float]:
+    """Lateness where each of these numbers of certificates is due a second."""
+    figures: dict[str, float] = {}
+    for rate in rates:
+        found = steady(plane, folder / str(rate), size=rate * PERIOD, rate=rate, seconds=seconds)
+        for share in (50, 99):
+            figures[f"{rate} a second, p{share} at most, s"] = found[f"lateness p{share} at most, s"]
+        figures[f"{rate} a second, renewed a second"] = found["renewals a second"]
+    return figures
+
+
+def _spread(on: Stage, size: int, rate: float, life: float) -> None:
+    """Order certificates one after the other, over the time that passes until the first is due."""
+    began = time.monotonic()
+    for number, name in enumerate(names_of(size)):
+        time.sleep(max(0.0, began + number / rate - time.monotonic()))
+        on.site.order(on.namespace, name, duration=f"{life:.0f}s")
+
+
+def _lateness(operator: Operator) -> Counter[str]:
+    """The operator's histogram: renewals by the upper bound of their lateness, and how many there were."""
+    prefix = "certrenewal_renewal_lateness_seconds_"
+    found = {name.removeprefix(prefix): value for name, value in operator.metrics().items() if name.startswith(prefix)}
+    return Counter({name: int(value) for name, value in found.items() if name.startswith(("bucket", "count"))})
+
+
+def _at_most(late: Mapping[str, int], share: float) -> float:
+    """The bound under which that share of the renewals lies; infinite where no bound is known."""
+    bounds = sorted((float(name.split('"')[1]), count) for name, count in late.items() if name.startswith("bucket"))
+    return next(bound for bound, count in bounds if count >= share * late["count"])
+
+
+def _after_two_thirds(renewal: Manifest) -> int:
+    """How many certificates of a history were replaced later than after two thirds of their life."""
+    history = renewal["status"]["history"]
+    return sum(_is_late(old, new) for new, old in itertools.pairwise(history))
+
+
+def _is_late(old: Mapping[str, str], new: Mapping[str, str]) -> bool:
+    began, ended, replaced = (_moment(text) for text in (old["time"], old["notAfter"], new["time"]))
+    return replaced - began > (ended - began) * 2 / 3 + WHOLE
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
