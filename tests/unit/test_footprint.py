@@ -78,7 +78,7 @@ def test_a_certificate_with_a_full_history_takes_little() -> None:
         cache.see_renewal(parse_renewal(orjson.loads(texts[number])))
         cache.see_secret(parse_secret_meta(orjson.loads(a_secret(number, **{RENEW: "true"}))))
 
-    assert held_by(see) < 11 * KILOBYTE
+    assert held_by(see) < 9 * KILOBYTE
 
 
 def test_secrets_of_others_leave_nothing() -> None:
