@@ -14,6 +14,7 @@ from typing import Any
 
 import kopf
 from kopf._cogs.structs.references import Insights  # the one way to change at runtime what is watched
+from kopf._core.engines.peering import Identity
 
 from certrenewal.controller.operator import Operator
 from certrenewal.domain import annotation
@@ -50,6 +51,7 @@ async def run(operator: Operator) -> None:
         clusterwide=not namespaces,
         namespaces=namespaces,
         standalone=True,
+        identity=Identity(operator.settings.identity),  # kopf's own choice fails where the user has no name
     )
 
 
