@@ -33,6 +33,7 @@ class Certificates:
     """What tests ask of certificates in any cluster."""
 
     plane: Cluster
+    patience: float = PATIENCE
 
     def order(self, namespace: str, name: str = "web-tls", **annotations: str) -> Manifest:
         """Create an empty Secret that asks for ``NAME.NAMESPACE.svc``, or for what ``annotations`` say."""
@@ -67,7 +68,7 @@ class Certificates:
             found = self.condition(namespace, name, kind)
             return found[0] == status and reason in ("", found[1])
 
-        until(there, PATIENCE, f"{kind}={status} {reason} of {namespace}/{name}")
+        until(there, self.patience, f"{kind}={status} {reason} of {namespace}/{name}")
         return self.message(namespace, name, kind)
 
     def await_ready(self, namespace: str, name: str = "web-tls") -> Chain:
@@ -75,14 +76,14 @@ class Certificates:
         self.await_condition(namespace, name, status="True")
         return self.chain(namespace, name)
 
-    def await_new(self, namespace: str, name: str = "web-tls", *, after: Chain, patience: float = PATIENCE) -> Chain:
+    def await_new(self, namespace: str, name: str = "web-tls", *, after: Chain, patience: float = 0) -> Chain:
         """Wait until status tells of another certificate than ``after``; the new chain."""
 
         def changed() -> bool:
             certificate = self.status(namespace, name).get("certificate") or {}
             return certificate.get("fingerprint") not in (None, after.leaf.fingerprint)
 
-        until(changed, patience, f"another certificate in {namespace}/{name}")
+        until(changed, patience or self.patience, f"another certificate in {namespace}/{name}")
         return self.chain(namespace, name)
 
     def await_rolled_out(self, namespace: str, name: str = "web-tls") -> None:

@@ -74,6 +74,7 @@ enabled = true
 binary = "{programs.path("runc")}"
 networkMode = "host"
 defaultCgroupParent = "/{group}"
+maxUsedSpace = "3GB"
 [worker.containerd]
 enabled = false
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -21,8 +21,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_LACKS] = requirements.missing()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say it at the end, where nobody overlooks it."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> Generator[None, None, None]:
+    """Say it below everything else, where nobody overlooks it."""
+    yield
     if lacks := config.stash.get(_LACKS, []):
         terminalreporter.write_sep("!", "SKIPPED: every test on a real node", red=True, bold=True)
         terminalreporter.write_line(requirements.message(lacks), red=True)

@@ -30,7 +30,7 @@ _PACKAGES = ("python3", "python3-pip", "ca-certificates", "procps")
 _TRUST = "etc/ssl/certs/ca-certificates.crt"
 _PASSED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
 _SOURCES = ("Dockerfile", ".dockerignore", "requirements.lock", "pyproject.toml", "README.md", "LICENSE", "operator")
-_KEPT = 4
+_KEPT = 6
 
 
 def build() -> None:
@@ -90,10 +90,11 @@ def _of_program(name: str, program: str, config: dict[str, object]) -> Image:
 
 
 def _kept(kind: str, key: str, make: Callable[[Path], None]) -> Path:
-    """The folder of that key; made where it is missing, and then the oldest of its kind are removed."""
+    """The folder of that key; made where it is missing, and then those of its kind that nobody used for longest are removed."""
     store = tools.cache() / "images"
     found = store / f"{kind}-{key}"
     if found.exists():
+        found.touch()
         return found
     store.mkdir(parents=True, exist_ok=True)
     with tools.one_builder(), tempfile.TemporaryDirectory(dir=store) as scratch:

@@ -6,8 +6,10 @@ their mounts and the network. Files that the node writes lie on memory file syst
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,6 +82,7 @@ class Namespaces:
         )
         self._detached = detached
         self._first = 0
+        self._tenants: list[Process] = []
 
     def __enter__(self) -> Self:
         """Open."""
@@ -107,6 +110,8 @@ class Namespaces:
     def close(self) -> None:
         """End everything inside."""
         self.init.kill()
+        for tenant in self._tenants:
+            tenant.kill()
         if self._first:
             until(lambda: not Path(f"/proc/{self._first}").exists(), 20, "everything in the namespaces ended")
         if self.cgroup:
@@ -122,13 +127,15 @@ class Namespaces:
 
     def process(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
         """A program that runs inside, with its log outside."""
-        return _Inside(
+        made = _Inside(
             name,
             self.command(*command),
             log=self.folder / "logs" / f"{name}.log",
             environment=environment,
             detached=self._detached,
         )
+        self._tenants.append(made)
+        return made
 
     def _is_settled(self) -> bool:
         return Path(f"/proc/{self._first}/cmdline").read_bytes().startswith(programs.path("pause").encode())
@@ -149,10 +156,12 @@ class _Inside(Process):
     """A program behind ``nsenter``: signals are meant for the program itself."""
 
     def signal(self, number: int) -> None:
-        if inner := _only_child(self.pid):
-            _run("kill", f"-{number}", str(inner))
-        else:
+        inner = _only_child(self.pid)
+        if not inner:
             super().signal(number)
+            return
+        with contextlib.suppress(ProcessLookupError):  # it ends by itself just now
+            os.kill(inner, number)
 
 
 def _is_free(addresses: Addresses) -> bool:

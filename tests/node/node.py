@@ -77,8 +77,6 @@ class Node(Cluster):
         """End everything at once, as a power cut would, and leave nothing but the logs."""
         self.close_all()
         self.namespaces.close()
-        for process in self.processes.values():
-            process.kill()
 
     def process(self, name: str) -> Process:
         """One of ``etcd``, ``kube-apiserver``, ``kubelet``, ``containerd``, …: to be paused, killed or started again."""

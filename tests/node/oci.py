@@ -110,3 +110,9 @@ def _digest(file: Path) -> str:
 def _architecture() -> str:
     machine = platform.machine()
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+
+
+def listing(layer: Path) -> list[str]:
+    """The names of all files in a layer."""
+    with tarfile.open(layer) as archive:
+        return archive.getnames()

@@ -24,6 +24,7 @@ from tests.testbed.session import end, is_alive, started_at
 
 _RECORD = "node.json"
 _SHOP = "shop"
+_POLICY = [{"namespaces": [_SHOP], "names": [f"*.{_SHOP}.example.com"]}]
 _EXPECTED = (RuntimeError, AssertionError, LookupError, OSError, subprocess.SubprocessError)
 
 
@@ -68,8 +69,9 @@ def up() -> None:
         ca = PodCA(node, folder / "ca", backdate="0s")
         ca.start()
         print("certrenewal, two replicas, by its chart …", flush=True)
-        site.install(node, ca)
-        stories.open_shop(node, _SHOP)
+        site.install(node, ca, {"authority": ca.authority(policy=_POLICY)})
+        node.kubectl("apply", "-f", str(stories.MANIFESTS / "shop.yaml"))
+        node.create(stories.apps(_SHOP))
     except BaseException:
         node.stop()
         raise
@@ -82,6 +84,8 @@ def down() -> None:
     folder = _folder()
     found = _recorded(folder)
     if found is None:
+        cgroups.sweep()
+        shutil.rmtree(folder, ignore_errors=True)  # of a node that ended by itself
         print("No node is up.")
         return
     end(*found)
@@ -141,10 +145,10 @@ It all runs in the background; `make node-down` ends it. Pods and Services are r
   export KUBECONFIG={node.kubeconfig} PATH={folder / "programs"}:$PATH
 
   kubectl get pods -A
-  kubectl create secret generic web-tls -n {_SHOP}
-  kubectl annotate secret web-tls -n {_SHOP} certrenewal.dev/names=web.{_SHOP}.svc certrenewal.dev/renew=true
+  kubectl get certrenewals -n {_SHOP}
   kubectl apply -f tests/node/manifests/web.yaml -f tests/node/manifests/client.yaml
-  kubectl get certrenewals -n {_SHOP} -w
+  kubectl annotate secret web-tls -n {_SHOP} certrenewal.dev/renew-now=1
+  kubectl logs -n {_SHOP} client -f
 
 Logs of the node's own programs: {folder / "logs"}"""
     )

@@ -14,7 +14,7 @@ from tests.testbed.api import Manifest
 from tests.testbed.processes import until
 
 REPLICAS = 2
-_PATIENCE = 40
+_PATIENCE = 60.0  # a rollout of three pods takes a quarter of a minute where nobody else is at work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,7 @@ class NodeSite(Certificates):
 
     plane: Node
     ca: PodCA
+    patience: float = _PATIENCE
 
     def pods(self) -> list[Manifest]:
         """The operator's pods that are not about to go."""
@@ -67,9 +68,9 @@ def values(ca: PodCA, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
     }
 
 
-def install(node: Node, ca: PodCA) -> NodeSite:
-    """The chart installed and ready, with its authority."""
-    node.helm_install(SYSTEM, values(ca))
+def install(node: Node, ca: PodCA, more: Mapping[str, Any] | None = None) -> NodeSite:
+    """The chart installed and ready, with its authority; ``more`` is laid over its values."""
+    node.helm_install(SYSTEM, values(ca, more))
     site = NodeSite(plane=node, ca=ca)
     site.await_operator()
     node.kubectl("wait", "certauthority/default", "--for=condition=Ready", "--timeout=30s")

@@ -141,8 +141,8 @@ def await_meetings(node: Node, namespace: str, count: int = 20, target: str = "c
 
 
 def failed(found: Sequence[Meeting]) -> list[str]:
-    """The failures, each with its moment."""
-    return [f"{meeting.at}: {meeting.error}" for meeting in found if meeting.error]
+    """The failures, each with its place among the connections and its moment."""
+    return [f"{place} of {len(found)}, {met.at}: {met.error}" for place, met in enumerate(found) if met.error]
 
 
 def _documents(file: str) -> list[Manifest]:

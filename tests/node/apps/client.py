@@ -9,6 +9,7 @@ import http.client
 import json
 import signal
 import ssl
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,12 @@ def _ask(url: str, context: ssl.SSLContext) -> dict[str, object]:
     return {"serial": met["serialNumber"], "ends": met["notAfter"], **answer}
 
 
+def tell(record: dict[str, object]) -> None:
+    """One line, in one piece whatever other threads print."""
+    sys.stdout.write(json.dumps(record) + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     """Connect until told to end."""
     options = argparse.ArgumentParser()
@@ -65,7 +72,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     with ThreadPoolExecutor(16) as connections:  # a slow connection delays none of the next
         while not ended.wait(asked.each):
-            connections.submit(lambda: print(json.dumps(attempt(asked.url, asked.roots, asked.own)), flush=True))
+            connections.submit(lambda: tell(attempt(asked.url, asked.roots, asked.own)))
 
 
 if __name__ == "__main__":
