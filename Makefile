@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PLOTTING := $(VENV)/.installed-plotting
 export PYTHONPATH := .
 
-.PHONY: help demo up down test lint format unit cluster bench bench-quick tools lock kind-up kind-down clean prerequisites
+.PHONY: help demo up down test lint format unit cluster bench bench-quick tools lock kind-up kind-down node-tools node-up node-down node-image test-node clean prerequisites
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -38,7 +38,7 @@ unit: $(STAMP) ## tests of the pure core and of the docs, in seconds
 	@$(BIN)/pytest tests/unit tests/docs -q
 
 cluster: $(STAMP) tools ## tests on a real API server and a real step-ca
-	@$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/docs -n $(WORKERS) --dist loadfile
+	@$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/docs --ignore=tests/node -n $(WORKERS) --dist loadfile
 
 bench: $(PLOTTING) tools ## every figure of docs/benchmarks.md, measured anew (about an hour)
 	@$(BIN)/python -m tests.bench
@@ -48,6 +48,22 @@ bench-quick: $(PLOTTING) tools ## a few small figures, within three minutes
 
 tools: prerequisites ## build the testbed's programs into the cache (about ten minutes, once)
 	@$(PYTHON) tests/testbed/tools.py
+
+test-node: $(STAMP) ## tests on a real node with real pods, where this machine can run one (root, Linux)
+	@$(BIN)/python -m tests.node.session prepare
+	@$(BIN)/pytest tests/node
+
+node-up: $(STAMP) ## a real node with step-ca and certrenewal in pods, left running (root, Linux)
+	@$(BIN)/python -m tests.node.session up
+
+node-down: $(STAMP) ## end what `make node-up` left running
+	@$(BIN)/python -m tests.node.session down
+
+node-image: $(STAMP) ## size and start time of the image, measured on a node
+	@$(BIN)/python -m tests.node.session image
+
+node-tools: tools ## build a node's programs into the cache (about ten minutes, once)
+	@$(PYTHON) -m tests.node.programs
 
 lock: ## resolve the dependencies anew
 	@$(BIN)/uv lock -q && $(BIN)/uv export -q --frozen --no-dev --no-emit-project --format requirements-txt -o requirements.lock

@@ -8,6 +8,7 @@ readonly CLUSTER=certrenewal
 readonly IMAGE=certrenewal:kind
 readonly CA=step-certificates # release, Service and prefix of its objects
 readonly CA_URL="https://${CA}.step.svc.cluster.local"
+readonly MANIFESTS=tests/node/manifests # the tests on a real node run the same
 readonly STEP_CHART="${STEP_CHART:->=1.28.0 <2.0.0}"
 
 main() {
@@ -16,7 +17,7 @@ main() {
   step "2. The image, built and loaded" load_image
   step "3. step-ca, by its own chart" install_ca
   step "4. certrenewal, by its chart" install_certrenewal
-  step "5. A Deployment that mounts Secret web-tls, and that Secret: empty, with three annotations" order_certificate
+  step "5. A TLS server with Secret web-tls (empty, with three annotations), and a client of it" order_certificate
   step "6. The renewal, before two thirds of the certificate's life: about three minutes" await_renewal
   explain
 }
@@ -129,51 +130,18 @@ VALUES
 }
 
 order_certificate() {
-  k apply -f - <<'OBJECTS'
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: shop
----
-apiVersion: v1
-kind: Secret
-metadata:
-  name: web-tls
-  namespace: shop
-  annotations:
-    certrenewal.dev/renew: "true"
-    certrenewal.dev/names: web.shop.svc,www.shop.example.com
-    certrenewal.dev/duration: 5m # the shortest that a CA of this chart issues
----
-apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: web
-  namespace: shop
-spec:
-  replicas: 2
-  selector:
-    matchLabels: {app: web}
-  template:
-    metadata:
-      labels: {app: web}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-        - name: web
-          image: registry.k8s.io/pause:3.10
-          volumeMounts:
-            - {name: tls, mountPath: /tls, readOnly: true}
-      volumes:
-        - name: tls
-          secret: {secretName: web-tls}
-OBJECTS
+  k apply -f "${MANIFESTS}/shop.yaml"
+  k create configmap apps --namespace shop --from-file tests/node/apps/server.py --from-file tests/node/apps/client.py \
+    --dry-run=client --output yaml | k apply -f -
+  k apply -f "${MANIFESTS}/web.yaml"
   until k get certrenewal web-tls --namespace shop >/dev/null 2>&1; do
     within 60 "no CertRenewal was made: kubectl logs -n certrenewal deployment/certrenewal"
     sleep 1
   done
   k wait certrenewal/web-tls --namespace shop --for condition=Ready --timeout 60s
-  k rollout status deployment/web --namespace shop --timeout 120s
+  k rollout status deployment/web --namespace shop --timeout 180s
+  k apply -f "${MANIFESTS}/client.yaml"
+  k wait pod/client --namespace shop --for condition=Ready --timeout 60s
   k get certrenewals --namespace shop
 }
 
@@ -188,6 +156,14 @@ await_renewal() {
   k rollout status deployment/web --namespace shop --timeout 120s
   k get certrenewals --namespace shop --output wide
   k events --namespace shop --for certrenewal/web-tls
+  count_connections
+}
+
+count_connections() {
+  local all failed
+  all="$(k logs client --namespace shop | grep -c '"seconds"')"
+  failed="$(k logs client --namespace shop | grep -c '"error"' || true)"
+  echo "The client connected ${all} times; ${failed} of them failed."
 }
 
 serial() {

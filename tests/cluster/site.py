@@ -11,6 +11,7 @@ from typing import Any
 from certrenewal.domain.certificate import Chain, key_fits, load_certificates, load_key, parse_chain
 from tests.testbed import manifests, operators
 from tests.testbed.api import ApiError, Manifest
+from tests.testbed.cluster import Cluster
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.operators import Operator
 from tests.testbed.processes import until
@@ -28,12 +29,11 @@ PATIENCE = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """One release of the chart, its CA, and what tests ask of them."""
+class Certificates:
+    """What tests ask of certificates in any cluster."""
 
-    plane: ControlPlane
-    ca: StepCA
-    operator: Operator
+    plane: Cluster
+    patience: float = PATIENCE
 
     def order(self, namespace: str, name: str = "web-tls", **annotations: str) -> Manifest:
         """Create an empty Secret that asks for ``NAME.NAMESPACE.svc``, or for what ``annotations`` say."""
@@ -68,7 +68,7 @@ class Site:
             found = self.condition(namespace, name, kind)
             return found[0] == status and reason in ("", found[1])
 
-        until(there, PATIENCE, f"{kind}={status} {reason} of {namespace}/{name}")
+        until(there, self.patience, f"{kind}={status} {reason} of {namespace}/{name}")
         return self.message(namespace, name, kind)
 
     def await_ready(self, namespace: str, name: str = "web-tls") -> Chain:
@@ -76,14 +76,14 @@ class Site:
         self.await_condition(namespace, name, status="True")
         return self.chain(namespace, name)
 
-    def await_new(self, namespace: str, name: str = "web-tls", *, after: Chain, patience: float = PATIENCE) -> Chain:
+    def await_new(self, namespace: str, name: str = "web-tls", *, after: Chain, patience: float = 0) -> Chain:
         """Wait until status tells of another certificate than ``after``; the new chain."""
 
         def changed() -> bool:
             certificate = self.status(namespace, name).get("certificate") or {}
             return certificate.get("fingerprint") not in (None, after.leaf.fingerprint)
 
-        until(changed, patience, f"another certificate in {namespace}/{name}")
+        until(changed, patience or self.patience, f"another certificate in {namespace}/{name}")
         return self.chain(namespace, name)
 
     def await_rolled_out(self, namespace: str, name: str = "web-tls") -> None:
@@ -101,10 +101,6 @@ class Site:
         assert chain.leaf.not_before <= datetime.now(UTC) < chain.leaf.not_after
         return chain
 
-    def calls(self) -> int:
-        """How many certificates the CA was asked for, by any route."""
-        return sum(self.ca.count(path) for path in ("/sign", "/renew", "/rekey"))
-
     def generation(self, namespace: str, name: str, kind: str = "deployments") -> int:
         """The generation of a workload: each restart is one more."""
         return int(self.plane.get(f"{kind}.apps", namespace, name)["metadata"]["generation"])
@@ -112,6 +108,19 @@ class Site:
     def events(self, namespace: str, name: str = "web-tls", reason: str = "") -> list[Manifest]:
         """The Events about an object, of one reason where one is given."""
         return [event for event in self.plane.events(namespace, name) if reason in ("", event["reason"])]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site(Certificates):
+    """One release of the chart, its CA, and what tests ask of them."""
+
+    plane: ControlPlane
+    ca: StepCA
+    operator: Operator
+
+    def calls(self) -> int:
+        """How many certificates the CA was asked for, by any route."""
+        return sum(self.ca.count(path) for path in ("/sign", "/renew", "/rekey"))
 
 
 def condition_of(status: Mapping[str, Any], kind: str) -> Manifest:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tests.cluster.site import SYSTEM, Site
+from tests.cluster.site import SYSTEM, Certificates, Site
 from tests.testbed.api import Manifest
 from tests.testbed.controlplane import account_name
 from tests.testbed.processes import until
 
 
-def workloads(site: Site, namespace: str, name: str = "web-tls") -> dict[str, tuple[str, str]]:
+def workloads(site: Certificates, namespace: str, name: str = "web-tls") -> dict[str, tuple[str, str]]:
     """State and message of each workload in status."""
     found = site.status(namespace, name).get("workloads") or ()
     return {entry["name"]: (entry["state"], entry.get("message", "")) for entry in found}
 
 
-def await_workload(site: Site, namespace: str, name: str, state: str, words: str = "") -> str:
+def await_workload(site: Certificates, namespace: str, name: str, state: str, words: str = "") -> str:
     """Wait until a workload has this state and a message with these words; the message."""
 
     def there() -> bool:
@@ -27,7 +27,7 @@ def await_workload(site: Site, namespace: str, name: str, state: str, words: str
     return workloads(site, namespace)[name][1]
 
 
-def settled(site: Site, namespace: str, *made: Manifest, **wish: str) -> None:
+def settled(site: Certificates, namespace: str, *made: Manifest, **wish: str) -> None:
     """A certificate, and healthy workloads that began with it."""
     site.order(namespace, **wish)
     site.await_ready(namespace)
@@ -43,7 +43,7 @@ def settled(site: Site, namespace: str, *made: Manifest, **wish: str) -> None:
     )
 
 
-def renewed(site: Site, namespace: str, *names: str, value: str = "1") -> None:
+def renewed(site: Certificates, namespace: str, *names: str, value: str = "1") -> None:
     """Ask for renewals, all at once, and wait for the certificates."""
     before = {name: site.chain(namespace, name) for name in names or ("web-tls",)}
     for name in before:

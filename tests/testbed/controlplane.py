@@ -9,21 +9,20 @@ two, ``cat`` and a ``kill`` that signals nobody and is remembered; they see the 
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
-import re
 import secrets
 import shutil
-import subprocess
-from collections import Counter
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from tests.testbed import tls, tools
-from tests.testbed.api import Api, ApiError, Manifest, write_kubeconfig
+from tests.testbed.api import ApiError, Manifest, write_kubeconfig
+from tests.testbed.cluster import Cluster, Request, account_name, audit_policy
 from tests.testbed.processes import Process, free_port
+
+__all__ = ["NODE", "ControlPlane", "Request", "account_name"]
 
 NODE = "node-0"
 
@@ -37,38 +36,20 @@ _WITHOUT_CONTROLLERS = (
     "node-lifecycle-controller",
     "kube-apiserver-serving-clustertrustbundle-publisher-controller",
 )
-_COUNTER = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<value>\S+)$", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
-class Request(NamedTuple):
-    """What an API request was about: the key of ``request_counts``."""
-
-    verb: str
-    group: str
-    resource: str
-    subresource: str
-
-
-class ControlPlane(Api):
+class ControlPlane(Cluster):
     """One cluster with everything under ``folder``; itself the administrator's client."""
 
     def __init__(self, folder: Path, *, detached: bool = False) -> None:
         """Write credentials and choose ports; nothing runs before ``start``."""
-        self.folder = folder
-        self.ca_file, self._key_file = tls.self_signed((*tls.LOOPBACK, "kubernetes.default.svc")).write(
-            folder, "apiserver"
-        )
+        ca_file, self._key_file = tls.self_signed((*tls.LOOPBACK, "kubernetes.default.svc")).write(folder, "apiserver")
         self.port = free_port()
-        self.server = f"https://127.0.0.1:{self.port}"
-        self.admin_token = secrets.token_hex(16)
-        super().__init__(self.server, self.ca_file, self.admin_token)
+        super().__init__(folder, f"https://127.0.0.1:{self.port}", ca_file, secrets.token_hex(16))
         self._tokens = {_ADMIN: self.admin_token, _CONTROLLERS: secrets.token_hex(16), _KUBELET: secrets.token_hex(16)}
-        self.kubeconfig = self._kubeconfig(_ADMIN)
         self._detached = detached
         self._etcd_port = free_port()
         self._programs = _container_programs(folder / "container")
-        self._accounts: list[Api] = []
         self.processes: list[Process] = []
         self.tenants: list[Process] = []
 
@@ -105,8 +86,7 @@ class ControlPlane(Api):
 
     def stop(self) -> None:
         """End everything, clients before servers, operators that a test has left behind before all."""
-        for client in (self, *self._accounts):
-            client.close()
+        self.close_all()
         for process in (*self.tenants, *reversed(self.processes)):
             process.kill()
 
@@ -118,72 +98,6 @@ class ControlPlane(Api):
         """What ``kill`` was called with in containers so far."""
         file = self._programs / _SIGNALS
         return file.read_text().splitlines() if file.exists() else []
-
-    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
-        """What kubectl prints, as the administrator; with ``check=False`` its error output too."""
-        outcome = subprocess.run(
-            [
-                tools.path("kubectl"),
-                f"--kubeconfig={self.kubeconfig}",
-                f"--cache-dir={self.folder / 'kubectl'}",
-                *arguments,
-            ],
-            input=stdin,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        if check and outcome.returncode:
-            raise RuntimeError(f"kubectl {' '.join(arguments)} failed: {outcome.stderr.strip()}\n{outcome.stdout}")
-        return outcome.stdout if check else outcome.stdout + outcome.stderr
-
-    def account_token(self, namespace: str, name: str, *, audience: str = "") -> str:
-        """A token of the ServiceAccount, good for 30 days, for the API server or as a pod projects it for ``audience``."""
-        path = self.resource("serviceaccounts").path(namespace, name) + "/token"
-        spec = {"expirationSeconds": 30 * 24 * 3600, **({"audiences": [audience]} if audience else {})}
-        asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
-        return str(self.api("POST", path, asked)["status"]["token"])
-
-    def account_kubeconfig(
-        self, namespace: str, name: str, *, server: str | None = None, ca_file: Path | None = None
-    ) -> Path:
-        """A kubeconfig with the ServiceAccount's rights alone; ``server`` and ``ca_file`` lead through a proxy."""
-        return write_kubeconfig(
-            self.folder / "accounts" / f"{namespace}-{name}-{secrets.token_hex(4)}.kubeconfig",
-            server=server or self.server,
-            ca_file=ca_file or self.ca_file,
-            token=self.account_token(namespace, name),
-            namespace=namespace,
-        )
-
-    def account(self, namespace: str, name: str) -> Api:
-        """A client that has just the ServiceAccount's rights."""
-        client = Api(self.server, self.ca_file, self.account_token(namespace, name))
-        self._accounts.append(client)
-        return client
-
-    def request_counts(self) -> Counter[Request]:
-        """How many requests the API server has answered, everyone's."""
-        counts: Counter[Request] = Counter()
-        for line in _COUNTER.finditer(self.raw("GET", "/metrics", accept="*/*")):
-            labels = dict(_LABEL.findall(line["labels"]))
-            counts[Request(*(labels[field] for field in Request._fields))] += int(float(line["value"]))
-        return counts
-
-    def audit(self, user: str = "", *, since: datetime.datetime | None = None) -> list[Manifest]:
-        """One audit record per request (a watch counts from its start) of one account's full name, or of all.
-
-        The testbed's own users are not recorded.
-        """
-        records: dict[str, Manifest] = {}
-        for line in (self.folder / "audit.log").read_text().splitlines(keepends=True):
-            if not line.endswith("\n"):
-                break
-            record: Manifest = json.loads(line)
-            if user in ("", record["user"]["username"]) and _since(record, since):
-                records[record["auditID"]] = record
-        return list(records.values())
 
     def _process(self, name: str, *options: str, path: Path | None = None) -> Process:
         return Process(
@@ -214,7 +128,7 @@ class ControlPlane(Api):
         tokens = self.folder / "tokens.csv"
         tokens.write_text("".join(f'{token},{user},{user},"system:masters"\n' for user, token in self._tokens.items()))
         policy = self.folder / "audit-policy.json"
-        policy.write_text(json.dumps(_audit_policy(list(self._tokens))))
+        policy.write_text(json.dumps(audit_policy(list(self._tokens))))
         return [
             f"--etcd-servers=http://127.0.0.1:{self._etcd_port}",
             "--bind-address=127.0.0.1",
@@ -260,9 +174,11 @@ class ControlPlane(Api):
         ]
 
     def _kubeconfig(self, user: str) -> Path:
-        name = "admin" if user == _ADMIN else user.rpartition(":")[2]
         return write_kubeconfig(
-            self.folder / f"{name}.kubeconfig", server=self.server, ca_file=self.ca_file, token=self._tokens[user]
+            self.folder / f"{user.rpartition(':')[2]}.kubeconfig",
+            server=self.server,
+            ca_file=self.ca_file,
+            token=self._tokens[user],
         )
 
     def _prepare_node(self, kwok: Process) -> None:
@@ -295,28 +211,6 @@ def _container_programs(folder: Path) -> Path:
     kill.write_text(f'#!/bin/sh\necho "$*" >> "${{0%/*}}/{_SIGNALS}"\n')
     kill.chmod(0o755)
     return folder
-
-
-def account_name(namespace: str, name: str) -> str:
-    """The full user name of a ServiceAccount, as ``audit`` takes it."""
-    return f"system:serviceaccount:{namespace}:{name}"
-
-
-def _since(record: Manifest, moment: datetime.datetime | None) -> bool:
-    received = datetime.datetime.fromisoformat(record["requestReceivedTimestamp"])
-    return moment is None or received >= moment
-
-
-def _audit_policy(own_users: list[str]) -> Manifest:
-    return {
-        "apiVersion": "audit.k8s.io/v1",
-        "kind": "Policy",
-        "omitStages": ["RequestReceived"],
-        "rules": [
-            {"level": "None", "users": [*own_users, "system:apiserver", "system:anonymous"]},
-            {"level": "Metadata"},
-        ],
-    }
 
 
 def _node_for_every_pod() -> list[Manifest]:

@@ -22,6 +22,7 @@ from typing import Any, Protocol, Self
 
 from tests.testbed import tools
 from tests.testbed.api import Manifest
+from tests.testbed.cluster import Cluster
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.processes import Process, free_port
 
@@ -54,7 +55,7 @@ def program(name: str = "certrenewal") -> Path:
     return found
 
 
-def helm(plane: ControlPlane, *arguments: str) -> str:
+def helm(plane: Cluster, *arguments: str) -> str:
     """What helm prints, as the administrator."""
     outcome = subprocess.run(
         [tools.path("helm"), f"--kubeconfig={plane.kubeconfig}", *arguments],
@@ -70,7 +71,7 @@ def helm(plane: ControlPlane, *arguments: str) -> str:
 
 
 def install(
-    plane: ControlPlane,
+    plane: Cluster,
     namespace: str,
     release: str = RELEASE,
     values: Mapping[str, Any] | None = None,
@@ -82,7 +83,7 @@ def install(
 
 
 def upgrade(
-    plane: ControlPlane,
+    plane: Cluster,
     namespace: str,
     release: str = RELEASE,
     values: Mapping[str, Any] | None = None,
@@ -93,12 +94,12 @@ def upgrade(
     helm(plane, "upgrade", release, *_release(plane, namespace, values, chart), *options)
 
 
-def uninstall(plane: ControlPlane, namespace: str, release: str = RELEASE) -> None:
+def uninstall(plane: Cluster, namespace: str, release: str = RELEASE) -> None:
     """``helm uninstall``, waiting for the end."""
     helm(plane, "uninstall", release, f"--namespace={namespace}", "--wait")
 
 
-def _release(plane: ControlPlane, namespace: str, values: Mapping[str, Any] | None, chart: Path) -> list[str]:
+def _release(plane: Cluster, namespace: str, values: Mapping[str, Any] | None, chart: Path) -> list[str]:
     folder = plane.folder / "values"
     folder.mkdir(exist_ok=True)
     file = folder / f"{secrets.token_hex(4)}.json"

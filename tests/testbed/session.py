@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
 def up() -> None:
     """Start everything in the background and say how to use it."""
     folder = _folder()
-    if any(_is_alive(pid, started) for pid, started in _recorded(folder)):
+    if any(is_alive(pid, started) for pid, started in _recorded(folder)):
         raise RuntimeError(f"already up in {folder}: `make down` first")
     require_programs()
     shutil.rmtree(folder, ignore_errors=True)
@@ -63,7 +63,7 @@ def down() -> None:
         print("Nothing is up.")
         return
     for pid, started in reversed(recorded):
-        _end(pid, started)
+        end(pid, started)
     shutil.rmtree(folder)
     print(f"Ended {len(recorded)} processes and removed {folder}.")
 
@@ -73,7 +73,7 @@ def _folder() -> Path:
 
 
 def _record(folder: Path, processes: Sequence[Process]) -> None:
-    entries = [{"name": found.name, "pid": found.pid, "started": _started(found.pid)} for found in processes]
+    entries = [{"name": found.name, "pid": found.pid, "started": started_at(found.pid)} for found in processes]
     (folder / _RECORD).write_text(json.dumps(entries, indent=1))
 
 
@@ -84,7 +84,7 @@ def _recorded(folder: Path) -> list[tuple[int, str]]:
     return [(entry["pid"], entry["started"]) for entry in json.loads(file.read_text())]
 
 
-def _started(pid: int) -> str:
+def started_at(pid: int) -> str:
     """When the process started, as the system tells it; empty where there is none."""
     statistics = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
@@ -98,17 +98,19 @@ def _started(pid: int) -> str:
     ).stdout.strip()
 
 
-def _is_alive(pid: int, started: str) -> bool:
-    return bool(started) and _started(pid) == started
+def is_alive(pid: int, started: str) -> bool:
+    """Whether just this process still runs."""
+    return bool(started) and started_at(pid) == started
 
 
-def _end(pid: int, started: str) -> None:
+def end(pid: int, started: str) -> None:
+    """End it, by force after a while."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if not _is_alive(pid, started):
+        if not is_alive(pid, started):
             return
         os.kill(pid, number)
         try:
-            until(lambda: not _is_alive(pid, started), 5, f"process {pid} ended")
+            until(lambda: not is_alive(pid, started), 5, f"process {pid} ended")
         except NotInTime:
             if number == signal.SIGKILL:
                 raise

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,13 +38,17 @@ class ToolError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """One program: its package, its version, and the local module that pins it (none: ``go install``)."""
+    """One program: its package, its version, and the local module that pins it (none: ``go install``).
+
+    ``group`` is the make target that builds it.
+    """
 
     name: str
     package: str
     version: str
     module: str = ""
     ldflags: str = ""
+    group: str = "tools"
 
     @property
     def path(self) -> Path:
@@ -55,7 +59,9 @@ class Tool:
         """A short hash of everything else that decides what is built."""
         digest = hashlib.sha256(f"{self.package} {self.ldflags}".encode())
         if self.module:
-            digest.update((_MODULES / self.module / "go.mod").read_bytes())
+            for file in ("go.mod", "main.go"):
+                source = _MODULES / self.module / file
+                digest.update(source.read_bytes() if source.exists() else b"")
         return digest.hexdigest()[:8]
 
     def command(self, target: Path) -> tuple[list[str], Path | None, dict[str, str]]:
@@ -106,20 +112,26 @@ def cache() -> Path:
 
 def path(name: str) -> str:
     """The program ``name``; a ToolError tells how to build it where it is missing."""
-    found = TOOLS[name].path
-    if not found.exists():
-        raise ToolError(f"{name} {TOOLS[name].version} is not built yet: run `make tools` (about ten minutes, once)")
-    return str(found)
+    return built(TOOLS[name])
 
 
-def build(names: Sequence[str] = tuple(TOOLS)) -> None:
-    """Build what is missing of ``names``, with a line of progress for each."""
-    missing = [TOOLS[name] for name in names if not TOOLS[name].path.exists()]
+def built(tool: Tool) -> str:
+    """As ``path``, for a tool of any group."""
+    if not tool.path.exists():
+        raise ToolError(
+            f"{tool.name} {tool.version} is not built yet: run `make {tool.group}` (about ten minutes, once)"
+        )
+    return str(tool.path)
+
+
+def build(wanted: Iterable[Tool] = tuple(TOOLS.values())) -> None:
+    """Build what is missing of ``wanted``, with a line of progress for each."""
+    missing = [tool for tool in wanted if not tool.path.exists()]
     if not missing:
         return
     _require_go()
     cache().mkdir(parents=True, exist_ok=True)
-    with _one_builder():
+    with one_builder():
         for number, tool in enumerate(missing, start=1):
             if not tool.path.exists():  # another clone may have built it while we waited
                 _build(tool, f"[{number}/{len(missing)}]")
@@ -154,7 +166,7 @@ def _require_go() -> None:
 
 
 @contextlib.contextmanager
-def _one_builder() -> Iterator[None]:
+def one_builder() -> Iterator[None]:
     with (cache() / "build.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

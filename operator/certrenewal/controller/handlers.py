@@ -47,6 +47,8 @@ async def run(operator: Operator) -> None:
         clusterwide=not namespaces,
         namespaces=namespaces,
         standalone=True,
+        # kopf's own choice fails where the user has no name. The type is private.
+        identity=operator.settings.identity,  # type: ignore[arg-type]
     )
 
 

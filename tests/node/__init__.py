@@ -1,0 +1,1 @@
+"""A real single node in private namespaces, and the tests that need real pods."""

@@ -1,0 +1,3 @@
+module certrenewal.dev/testbed/pause
+
+go 1.26.0
