@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -134,6 +136,20 @@ class Spec:
 
 def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
     """Read the spec of the CertRenewal ``name``; InvalidSpec names the first field that cannot be read."""
+    try:
+        text = json.dumps(spec)
+    except RecursionError:
+        return _parse(name, spec)  # which says what nests too deep
+    return _parse_text(name, text)
+
+
+@functools.lru_cache(maxsize=256)
+def _parse_text(name: str, text: str) -> Spec:
+    """Read it once for the several that ask in one look."""
+    return _parse(name, json.loads(text))
+
+
+def _parse(name: str, spec: Mapping[str, Any]) -> Spec:
     token = _token(spec)  # first: beside one, the other fields are not to be mended but to be left out
     key = spec.get("key") or {}
     read = Spec(
