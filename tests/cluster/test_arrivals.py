@@ -47,6 +47,13 @@ def clean(plane: ControlPlane, ca: StepCA) -> Iterator[ControlPlane]:
     remove_rollouts(plane)
 
 
+def noticed(operator: Operator, words: str) -> bool:
+    """Whether the log says so of Rollouts."""
+    return any(
+        words in line["message"] and line.get("collection", "").endswith("/rollouts") for line in operator.logs()
+    )
+
+
 def test_a_kind_that_is_installed_later_is_watched_from_then_on(clean: ControlPlane, ca: StepCA) -> None:
     clean.apply(manifests.namespace("late"))
     values = {"authority": authority(ca), "extraWorkloads": EXTRA, "watchNamespaces": ["late"]}
@@ -57,7 +64,7 @@ def test_a_kind_that_is_installed_later_is_watched_from_then_on(clean: ControlPl
         site.await_ready("late")
 
         install_rollouts(clean)
-        until(lambda: "is followed again" in operator.log_text(), 40, "the kind is noticed")
+        until(lambda: noticed(operator, "is followed again"), 40, "the kind is noticed")
         clean.create(rollout("web", "late", USE))
         tell(site, "late", HEALTHY)
         settle(site, "late", {"Rollout/web": ("Healthy", "")})
@@ -80,10 +87,10 @@ def test_a_kind_may_go_and_come_again(clean: ControlPlane, ca: StepCA) -> None:
         until(lambda: "Rollout/web" in standing(site, "again"), 20, "the Rollout is known")
 
         remove_rollouts(clean)
-        until(lambda: "cannot be followed" in operator.log_text(), 20, "its absence is noticed")
+        until(lambda: noticed(operator, "cannot be followed"), 40, "its absence is noticed")
         settle(site, "again", {})
         install_rollouts(clean)
-        until(lambda: "is followed again" in operator.log_text(), 40, "its return is noticed")
+        until(lambda: noticed(operator, "is followed again"), 40, "its return is noticed")
         clean.create(rollout("web", "again", USE))
         tell(site, "again", HEALTHY)
         settle(site, "again", {"Rollout/web": ("Healthy", "")})

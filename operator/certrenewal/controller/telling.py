@@ -154,7 +154,7 @@ class Teller:
         if Revoke.ON_RENEW in observed.spec.revoke or leaked:
             status = retire(renewal.status, status, at_once=leaked, now=self._clock())
         uid, version = secret
-        seen = {"uid": uid, "resourceVersion": version, "roots": roots_digest(observed.authority)}
+        seen = seen_of(uid, version, observed.authority)
         if observed.outputs is not None and observed.outputs.password_version:
             seen["password"] = observed.outputs.password_version
         status = self._with_formats(renewal, observed, status, obtained)
@@ -388,6 +388,11 @@ class Teller:
         if before or after.status == "False":
             warning = after.reason in (Reason.HOOK_FAILING, Reason.HOOK_DENIED)
             await self._reporter.tell(about(renewal), after.reason, after.message, warning=warning)
+
+
+def seen_of(uid: str, version: str, view: AuthorityView) -> dict[str, str]:
+    """What `status.observedSecret` says of a Secret that was found good under an authority's roots."""
+    return {"uid": uid, "resourceVersion": version, "roots": roots_digest(view)}
 
 
 def roots_digest(view: AuthorityView) -> str:

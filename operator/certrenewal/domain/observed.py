@@ -68,6 +68,7 @@ class Observed:
     revoke_met: bool = False  # the Secret has another key for it, which status does not tell yet
     companion: str | None = None  # a workload that will be restarted for another certificate of its
     outputs: Outputs | None = None  # None: not looked at
+    vouched: bool = False  # status says that just this Secret was found good under just these roots
     together: float = 0.0  # the share of its life within which a certificate is renewed with one of the same workload
 
     @property
@@ -78,7 +79,7 @@ class Observed:
     @functools.cached_property
     def is_trusted(self) -> bool:
         """Whether the chain at hand leads to a root of the authority."""
-        return self.held.chain is not None and self.held.chain.holds(self.authority.roots)
+        return self.held.chain is not None and (self.vouched or self.held.chain.holds(self.authority.roots))
 
     @property
     def names(self) -> tuple[Name, ...]:
