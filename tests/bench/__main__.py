@@ -46,10 +46,10 @@ QUICK: dict[str, Run] = {
 
 
 def main() -> int:
-    """Run what is asked for and write the figures; with names, only print them."""
+    """Run what is asked for and write the figures; those of scenarios that were not run stay as they are."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("names", nargs="*", help="parts of the names of scenarios; all where none is given")
-    parser.add_argument("--quick", action="store_true", help="a few small ones, once each, within three minutes")
+    parser.add_argument("--quick", action="store_true", help="a few small ones, once each and only printed")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, default=Path("docs/benchmarks.json"))
     asked = parser.parse_args()
@@ -58,9 +58,9 @@ def main() -> int:
     if not chosen:
         parser.error(f"no scenario has such a name; there are: {'; '.join(known)}")
     figures = measure(chosen, 1 if asked.quick else asked.repeats)
-    if not asked.quick and not asked.names:
-        write(figures, {name: tool.version for name, tool in tools.TOOLS.items()}, json_file=asked.json)
-        plots.draw(figures)
+    if not asked.quick:
+        versions = {name: tool.version for name, tool in tools.TOOLS.items()}
+        plots.draw(write(figures, versions, order=list(SCENARIOS), json_file=asked.json))
     return 0
 
 

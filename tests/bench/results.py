@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import statistics
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 PAGE = Path("docs/benchmarks.md")
@@ -39,26 +39,30 @@ def percentile(values: Iterable[float], share: float) -> float:
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
-def write(figures: Iterable[Figure], versions: Mapping[str, str], *, json_file: Path) -> None:
-    """Both forms; the table replaces what the page had between its two marks."""
-    known = list(figures)
-    json_file.write_text(
-        json.dumps(
-            {
-                "machine": machine(),
-                "versions": dict(versions),
-                "figures": [
-                    {"scenario": figure.scenario, "quantity": figure.quantity, "values": list(figure.values)}
-                    for figure in known
-                ],
-            },
-            indent=1,
-        )
-        + "\n"
-    )
+def write(
+    figures: Iterable[Figure], versions: Mapping[str, str], *, order: Sequence[str], json_file: Path
+) -> list[Figure]:
+    """Both forms, and all figures that there are now: those of other scenarios stay as they were.
+
+    The table replaces what the page had between its two marks; its scenarios are in the given order.
+    """
+    new = list(figures)
+    measured = {figure.scenario for figure in new}
+    kept = [figure for figure in _read(json_file) if figure.scenario not in measured and figure.scenario in order]
+    known = sorted([*kept, *new], key=lambda figure: order.index(figure.scenario))
+    content = {"machine": machine(), "versions": dict(versions), "figures": [asdict(figure) for figure in known]}
+    json_file.write_text(json.dumps(content, indent=1) + "\n")
     before, _, rest = PAGE.read_text().partition(_BEGIN)
     after = rest.partition(_END)[2]
     PAGE.write_text(f"{before}{_BEGIN}\n{_table(known, versions)}\n{_END}{after}")
+    return known
+
+
+def _read(json_file: Path) -> list[Figure]:
+    if not json_file.exists():
+        return []
+    found = json.loads(json_file.read_text())["figures"]
+    return [Figure(entry["scenario"], entry["quantity"], tuple(entry["values"])) for entry in found]
 
 
 def machine() -> str:
