@@ -96,3 +96,18 @@ def test_a_place_that_is_kept_for_the_most_urgent_is_not_taken() -> None:
 
     assert not gate.enter(a_key(2), 2.0)
     assert gate.enter(a_key(1), 1.0)
+
+
+def test_who_was_called_and_has_nothing_to_ask_leaves_the_place_to_the_next() -> None:
+    called: list[Key] = []
+    gate = Gate(called.append)
+    first, second, third = map(a_key, range(3))
+    assert gate.enter(first, 0.0)
+    assert not gate.knock(second, 1.0)
+    assert not gate.knock(third, 2.0)
+
+    gate.leave(first)
+    assert gate.knock(second, 1.0)
+    gate.forget(second)
+
+    assert called == [second, third]

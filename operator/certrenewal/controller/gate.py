@@ -22,19 +22,17 @@ class Gate:
         self._order: list[tuple[float, Key]] = []  # a heap of all outside, and of some that are not there any more
 
     def knock(self, key: Key, urgency: float) -> bool:
-        """Whether there is a place for ``key`` now, which it does not take yet; if not, it is called back."""
+        """Whether there is a place for ``key``, to ``enter`` or to ``forget``; if not, it is called back."""
         if self._outside.get(key) != urgency:
             self._outside[key] = urgency
             heapq.heappush(self._order, (urgency, key))
-        if key not in self._next():
-            return False
-        del self._outside[key]
-        return True
+        return key in self._next()
 
     def enter(self, key: Key, urgency: float) -> bool:
         """Whether ``key`` may ask now; if not, it is called back."""
         if not self.knock(key, urgency):
             return False
+        del self._outside[key]
         self._inside.add(key)
         return True
 

@@ -87,13 +87,12 @@ class Reconciler:
 
     async def look(self, key: Key) -> datetime | None:
         """Take the next step for ``key``; when to look again, None where only news can change anything."""
-        waited = key in self._turned_away
         self._turned_away.discard(key)
         try:
             return await self._settle(key)
         finally:
-            if waited and key not in self._turned_away:
-                self._authorities.forget(key)
+            if key not in self._turned_away:
+                self._authorities.forget(key)  # who was called and has nothing to ask leaves the place to others
 
     async def _settle(self, key: Key) -> datetime | None:
         self._require()

@@ -12,7 +12,6 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
-import orjson
 from kubernetes.aio import client as kubernetes
 from kubernetes.aio import config as kubeconfig
 
@@ -136,7 +135,7 @@ class Client:
         headers = {"Content-Type": content_type, "Accept": accept, **await authorization(self._configuration)}
         code = "error"
         try:
-            sent = None if body is None else orjson.dumps(body)
+            sent = None if body is None else json.dumps(body)
             async with self._session.request(
                 method,
                 url,
