@@ -198,32 +198,6 @@ def test_a_due_certificate_is_renewed_once_an_unreachable_ca_is_back(site: Site,
     assert site.ca.count(f"/root/{site.ca.fingerprint}") == pinned
 
 
-def test_a_renewal_of_a_day_costs_at_most_four_requests(site: Site, namespace: str) -> None:
-    """Counted by the API server's own metrics; nobody else touches Secrets and CertRenewals meanwhile."""
-    names = [f"web-{number}" for number in range(5)]
-    for name in names:
-        site.order(namespace, name, duration="24h")
-    for name in names:
-        site.await_ready(namespace, name)
-    renewals = site.operator.metric("certrenewal_renewals_total")
-    told = site.operator.metric("certrenewal_api_requests_total", resource="events")
-    before = site.plane.request_counts()
-
-    for name in names:
-        site.plane.annotate("certrenewals", namespace, name, renew_now="1")
-    until(lambda: site.operator.metric("certrenewal_renewals_total") == renewals + len(names), 20, "all renewed")
-    until(
-        lambda: site.operator.metric("certrenewal_api_requests_total", resource="events") == told + len(names),
-        20,
-        "all told",
-    )
-    spent = site.plane.request_counts() - before
-    ours = {request: count for request, count in spent.items() if request.resource in ("secrets", "certrenewals")}
-
-    assert sum(ours.values()) - len(names) <= 4 * len(names), ours  # our own annotating is not the operator's
-    assert next(count for request, count in ours.items() if request.resource == "secrets" and request.verb == "PATCH")
-
-
 def test_a_ca_that_answers_500_is_not_hammered(site: Site, namespace: str, tmp_path: Path) -> None:
     with ca_proxy(site.ca, tmp_path) as proxy:
         own = manifests.cert_authority("failing", site.ca, password=(SYSTEM, PASSWORD_SECRET), url=proxy.url)
