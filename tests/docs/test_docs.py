@@ -7,11 +7,13 @@ from pathlib import Path
 
 import click
 import prometheus_client
+import yaml
 
 from certrenewal import cli, metrics
 from certrenewal.domain import annotation
 from certrenewal.domain.asking import Refusal
 from certrenewal.domain.reasons import Reason
+from tests.testbed import pages
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -70,3 +72,24 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in [*DOCS.rglob("*.md"), *DOCS.parent.glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_quickstart_takes_nine_commands_each_in_a_block_of_its_own() -> None:
+    blocks = [block for there in pages.sections("quickstart.md").values() for block in there if block.kind == "sh"]
+
+    assert [len(block.commands) for block in blocks] == [1] * 9
+    assert [block.mark for block in blocks] == ["not-run", *[""] * 8]
+
+
+def test_the_quickstart_builds_the_image_that_the_chart_runs() -> None:
+    chart = yaml.safe_load((DOCS.parent / "charts" / "certrenewal" / "Chart.yaml").read_text())
+
+    assert f"docker build --tag certrenewal:{chart['appVersion']} ." in (DOCS / "quickstart.md").read_text()
+
+
+def test_output_on_a_page_stands_for_one_with_other_figures() -> None:
+    shown = pages.Block("text", "", "NAME   AGE\nweb    2026-11-25T09:14:02Z 1/1\n")
+
+    assert shown.is_told_by("waiting …\nNAME  AGE\nweb   2027-01-02T03:04:05Z   2/2\n")
+    assert not shown.is_told_by("NAME  AGE\napi   2027-01-02T03:04:05Z   2/2\n")
+    assert not shown.is_told_by("web   2027-01-02T03:04:05Z   2/2\nNAME  AGE\n")

@@ -22,11 +22,14 @@ from tests.testbed import tools
 BASE = "docker.io/library/python:3.13-slim"
 OPERATOR = "docker.io/library/certrenewal:node"
 STEP_CA = "docker.io/smallstep/step-ca:node"
+STEP_CLI = "docker.io/smallstep/step-cli:latest"
 
 _CHECKOUT = Path(__file__).parents[2]
 _SUITE = "trixie"  # its Python is 3.13
 _MIRROR = os.environ.get("CERTRENEWAL_DEBIAN", "http://deb.debian.org/debian")
 _PACKAGES = ("python3", "python3-pip", "ca-certificates", "procps")
+_CLI_PACKAGES = ("ca-certificates", "curl", "jq")
+_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TRUST = "etc/ssl/certs/ca-certificates.crt"
 _PASSED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
 _SOURCES = ("Dockerfile", ".dockerignore", "requirements.lock", "pyproject.toml", "README.md", "LICENSE", "operator")
@@ -35,7 +38,7 @@ _KEPT = 6
 
 def build() -> None:
     """Everything that is not in the cache yet."""
-    for image in (pause, python, step_ca, operator):
+    for image in (pause, python, step_ca, step_cli, operator):
         image()
 
 
@@ -57,11 +60,26 @@ def python() -> Image:
     def make(folder: Path) -> None:
         print(f"making a base image of Debian {_SUITE} …", flush=True)
         root = folder.with_name("root")
-        _debootstrap(root)
+        _debootstrap(root, _PACKAGES)
         (root / _TRUST).write_bytes(trusted)
         oci.from_files(BASE, root, folder, {"Cmd": ["python3"], "Env": _environment()})
 
     return Image(BASE, _kept("python", key, make))
+
+
+def step_cli() -> Image:
+    """A Debian with step, curl and jq, as docs/tokens.md wants it; it is loaded by those who use it."""
+    step = Path(tools.path("step"))
+    key = _key("|".join([_SUITE, _MIRROR, *_CLI_PACKAGES]).encode(), step.parent.name.encode())
+
+    def make(folder: Path) -> None:
+        print(f"making an image of step on Debian {_SUITE} …", flush=True)
+        root = folder.with_name("root")
+        _debootstrap(root, _CLI_PACKAGES)
+        shutil.copy2(step, root / "usr/bin/step")
+        oci.from_files(STEP_CLI, root, folder, {"Cmd": ["bash"], "Env": [_PATH]})
+
+    return Image(STEP_CLI, _kept("step-cli", key, make))
 
 
 def operator() -> Image:
@@ -108,13 +126,13 @@ def _kept(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     return found
 
 
-def _debootstrap(root: Path) -> None:
+def _debootstrap(root: Path, packages: Sequence[str]) -> None:
     own = debian.root() / "usr/share/debootstrap"
     environment = {**os.environ, **({"DEBOOTSTRAP_DIR": str(own)} if own.exists() else {})}
     environment["PATH"] += ":/usr/sbin:/sbin"
     command = [
         "unshare", "-m", "-p", "--fork", "--kill-child", "--mount-proc", str(debian.program("debootstrap")),
-        "--variant=minbase", f"--include={','.join(_PACKAGES)}", _SUITE, str(root), _MIRROR,
+        "--variant=minbase", f"--include={','.join(packages)}", _SUITE, str(root), _MIRROR,
     ]  # fmt: skip
     outcome = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     if outcome.returncode:
@@ -131,7 +149,7 @@ def _trusted() -> bytes:
 
 def _environment() -> list[str]:
     passed_on = [f"{name}={os.environ[name]}" for name in _PASSED_ON if name in os.environ]
-    return ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", f"PIP_CERT=/{_TRUST}", *passed_on]
+    return [_PATH, f"PIP_CERT=/{_TRUST}", *passed_on]
 
 
 def _sources() -> Iterator[bytes]:

@@ -64,6 +64,7 @@ def values(ca: PodCA, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         "logLevel": "debug",
         "authority": ca.authority(policy=OPEN_POLICY),
         "restarts": {"signal": True, "verify": True, "cooldown": "1s"},
+        "tokens": {"enabled": True},
         **(more or {}),
     }
 
