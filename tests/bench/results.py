@@ -69,7 +69,9 @@ def machine() -> str:
     """The machine in a few words: its processor and how many of its cores there are, its kernel, its Python."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{len(models)} × {models[0]}, Linux {platform.release().partition("-")[0]}, Python {platform.python_version()}"
+    return (
+        f"{len(models)} × {models[0]}, Linux {platform.release().partition('-')[0]}, Python {platform.python_version()}"
+    )
 
 
 def _table(figures: list[Figure], versions: Mapping[str, str]) -> str:

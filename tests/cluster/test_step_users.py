@@ -17,22 +17,13 @@ from tests.cluster.site import Site, authority, installed
 from tests.conftest import MakeCA
 from tests.testbed import manifests, tls, tools
 from tests.testbed.controlplane import ControlPlane
+from tests.testbed.pages import blocks
 from tests.testbed.receiver import Receiver
 
-DOCS = Path(__file__).parents[2] / "docs" / "step-users.md"
+PAGE = "step-users.md"
 NAMESPACE = "shop"
 SETUP = "Before you begin"
 RECEIVERS = ("grafana.example.com", "hc-ping.com")
-
-
-def blocks(kind: str) -> dict[str, list[str]]:
-    """The fenced blocks of one kind under each heading that has any."""
-    _, *parts = re.split(r"^## (.*)\n", DOCS.read_text(), flags=re.MULTILINE)
-    found = {
-        heading: re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-        for heading, text in zip(parts[::2], parts[1::2], strict=True)
-    }
-    return {heading: texts for heading, texts in found.items() if texts}
 
 
 @dataclass(frozen=True)
@@ -45,7 +36,7 @@ class Reader:
 
     def follow(self, heading: str) -> None:
         """Run the blocks under a heading in order, each in a shell of its own."""
-        for block in blocks("sh")[heading]:
+        for block in blocks(PAGE, "sh")[heading]:
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", self._at_home(block)],
                 check=False,
@@ -69,7 +60,7 @@ def site(plane: ControlPlane, make_ca: MakeCA) -> Iterator[Site]:
     """The operator with the values that the page names, for an authority as in the README."""
     ca = make_ca(backdate="0s")
     ca.grow_old()  # a renewal after expiry is judged as of a minute before the end
-    (values,) = blocks("yaml")[SETUP]
+    (values,) = blocks(PAGE, "yaml")[SETUP]
     policy = [{"namespaces": [NAMESPACE], "names": [f"*.{NAMESPACE}.example.com"]}]
     chosen: dict[str, Any] = yaml.safe_load(values)
     assert chosen["hooks"]["allowedHosts"] == list(RECEIVERS)
@@ -105,7 +96,7 @@ def reader(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rea
         yield found
 
 
-@pytest.mark.parametrize("heading", [heading for heading in blocks("sh") if heading != SETUP])
+@pytest.mark.parametrize("heading", [heading for heading in blocks(PAGE, "sh") if heading != SETUP])
 def test_the_commands_do_what_the_page_says(reader: Reader, heading: str) -> None:
     """Each section takes nothing but the first one."""
     reader.follow(heading)
