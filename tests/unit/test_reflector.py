@@ -240,6 +240,17 @@ async def test_a_kind_that_must_be_there_is_waited_for() -> None:
         assert not followed.listed.is_set()
 
 
+async def test_versions_that_are_always_too_old_are_no_reason_to_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reflector, "LONGEST_PAUSE", 0.05)
+    found = Collection(*[page(), refusal(410)] * 5)
+    began = asyncio.get_running_loop().time()
+
+    async with following(found):
+        pass
+
+    assert asyncio.get_running_loop().time() - began > 3 * 0.05
+
+
 async def test_one_object_that_nests_too_deep_does_not_hide_the_others() -> None:
     deep = json.dumps({"type": "ADDED", "object": item("deep", 2, spec="DEEP")}).replace(
         '"DEEP"', "[" * 5000 + "]" * 5000

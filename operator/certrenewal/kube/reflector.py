@@ -63,29 +63,29 @@ class Reflector:
         self._query = dict(query or {})
         self._may_be_absent = may_be_absent
         self._about: Object = {}  # apiVersion and kind, which the items of a list lack
+        self._failures = 0  # since a watch last worked
         self._told = ""
         self._version = ""  # up to which everything was shown; "" where a list has to come first
         self.listed = asyncio.Event()  # all was shown that was there at the start; or the kind is absent
 
     async def run(self) -> None:
         """Follow the collection, through whatever happens to the API server."""
-        failures = 0
         while True:
             try:
                 if not self._version:
                     self._version = await self._list()
                 await self._watch()
-                failures = 0
+                self._failures = 0
             except (_Failed, aiohttp.ClientError, OSError, ValueError, KeyError) as failure:
-                status = failure.status if isinstance(failure, _Failed) else 0
                 if not isinstance(failure, aiohttp.ClientError | OSError):
                     self._version = ""  # a connection that broke is taken up where it was, all else begins anew
-                failures += 1
-                await asyncio.sleep(self._pause(failure, status, failures))
+                self._failures += 1
+                await asyncio.sleep(self._pause(failure))
 
-    def _pause(self, failure: Exception, status: int, failures: int) -> float:
+    def _pause(self, failure: Exception) -> float:
         """How long to wait after a failure, of which the log tells once for each cause."""
-        if status == http.HTTPStatus.GONE and failures == 1:
+        status = failure.status if isinstance(failure, _Failed) else 0
+        if status == http.HTTPStatus.GONE and self._failures == 1:
             return 0.0  # too old to be followed: listed anew
         absent = self._may_be_absent and status in (http.HTTPStatus.NOT_FOUND, http.HTTPStatus.FORBIDDEN)
         words = str(failure) if isinstance(failure, _Failed) else type(failure).__name__
@@ -95,7 +95,7 @@ class Reflector:
         if words != self._told:
             log.warning("a collection cannot be followed, and is asked for again", extra=self._extra(error=words))
             self._told = words
-        return ABSENT_PAUSE if absent else min(0.25 * 2**failures, LONGEST_PAUSE)
+        return ABSENT_PAUSE if absent else min(0.25 * 2 ** min(self._failures, 10), LONGEST_PAUSE)
 
     async def _list(self) -> str:
         """Show all that is there; the version that a watch follows."""
@@ -113,10 +113,7 @@ class Reflector:
                 break
             query["continue"] = following
         self._forget_all_but(there)
-        if self._told:
-            log.info("a collection is followed again", extra=self._extra())
-            self._told = ""
-        self._version = ""  # up to which everything was shown; "" where a list has to come first
+        self._recover()
         self.listed.set()
         return str(page["metadata"]["resourceVersion"])
 
@@ -131,6 +128,8 @@ class Reflector:
         }
         async with self._get(query, WATCH_TIMEOUT) as response:
             async for line in response.content:
+                self._failures = 0
+                self._recover()
                 event = loads(shallow(line))
                 kind, item = event["type"], event["object"]
                 if kind == "ERROR":
@@ -138,6 +137,12 @@ class Reflector:
                 if kind != "BOOKMARK":
                     self._show(kind, item)
                 self._version = item["metadata"]["resourceVersion"]
+
+    def _recover(self) -> None:
+        """It works, again or still."""
+        if self._told:
+            log.info("a collection is followed again", extra=self._extra())
+            self._told = ""
 
     @asynccontextmanager
     async def _get(
