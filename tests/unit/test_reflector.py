@@ -241,14 +241,20 @@ async def test_a_kind_that_must_be_there_is_waited_for() -> None:
 
 
 async def test_versions_that_are_always_too_old_are_no_reason_to_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reflector, "LONGEST_PAUSE", 0.05)
-    found = Collection(*[page(), refusal(410)] * 5)
-    began = asyncio.get_running_loop().time()
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def paused(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", paused)
+    found = Collection(*[page(), refusal(410)] * 4)
 
     async with following(found):
         pass
 
-    assert asyncio.get_running_loop().time() - began > 3 * 0.05
+    assert pauses[:4] == [0.0, 0.001, 0.001, 0.001]
 
 
 async def test_one_object_that_nests_too_deep_does_not_hide_the_others() -> None:
