@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import yaml
 
 from tests.node.node import Node
-from tests.testbed.api import Manifest
+from tests.testbed.api import ApiError, Manifest
 from tests.testbed.processes import until
 
 APPS = Path(__file__).with_name("apps")
@@ -39,7 +41,17 @@ class Meeting:
     @property
     def decimal(self) -> str:
         """The serial as status and chains have it; empty where the connection failed."""
-        return str(int(self.serial, 16)) if self.serial else ""
+        return _decimal(self.serial)
+
+    @property
+    def over(self) -> datetime:
+        """The moment of its end."""
+        return datetime.fromisoformat(self.at) + timedelta(seconds=self.seconds)
+
+    @property
+    def shown(self) -> str:
+        """The same of the client's own certificate."""
+        return _decimal(self.client)
 
 
 def apps(namespace: str) -> Manifest:
@@ -122,9 +134,23 @@ def meetings(node: Node, namespace: str, target: str = "client") -> list[Meeting
 
     ``target`` may be ``deployment/NAME``: then they are those of its present pod.
     """
-    lines = node.kubectl("logs", "-n", namespace, target, check=False).splitlines()
-    found = (json.loads(line) for line in lines if line.startswith("{") and line.endswith("}"))
+    if "/" in target:
+        return read_meetings(node.kubectl("logs", "-n", namespace, target, check=False))
+    try:
+        return read_meetings(node.raw("GET", log_path(namespace, target)))
+    except ApiError:
+        return []
+
+
+def read_meetings(log: str) -> list[Meeting]:
+    """The connections in what a client has printed, in the order of their beginning."""
+    found = (json.loads(line) for line in log.splitlines() if line.startswith("{") and line.endswith("}"))
     return sorted((Meeting(**record) for record in found), key=lambda meeting: meeting.at)
+
+
+def log_path(namespace: str, pod: str, **options: str) -> str:
+    """Where the API serves what a pod has printed; ``follow="true"`` waits for its end."""
+    return f"/api/v1/namespaces/{namespace}/pods/{pod}/log?{urlencode(options)}"
 
 
 def await_meetings(node: Node, namespace: str, count: int = 20, target: str = "client") -> list[Meeting]:
@@ -143,6 +169,10 @@ def await_meetings(node: Node, namespace: str, count: int = 20, target: str = "c
 def failed(found: Sequence[Meeting]) -> list[str]:
     """The failures, each with its place among the connections and its moment."""
     return [f"{place} of {len(found)}, {met.at}: {met.error}" for place, met in enumerate(found) if met.error]
+
+
+def _decimal(serial: str) -> str:
+    return str(int(serial, 16)) if serial else ""
 
 
 def _documents(file: str) -> list[Manifest]:
