@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench.cost import is_write, moment
+from tests.bench.cost import is_write, memory, moment
 from tests.bench.stage import FREE, UNLIMITED, Stage, stage
 from tests.testbed.api import Manifest
 from tests.testbed.controlplane import ControlPlane
@@ -66,6 +66,7 @@ def _burst(on: Stage, size: int) -> dict[str, float]:
         "certificates a second": (size - 1) / (times[-1] - times[0]),
         "requests to the API server each": sent.total() / size,
         **{f"of these {what}": number / size for what, number in sent.most_common() if number >= size / 10},
+        "operator RSS at its peak, MB": memory(on.site.operator.process.pid)[1],
         **{f"{name} CPU, ms each": seconds / size * 1000 for name, seconds in meter.cpu.items()},
     }
 
