@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from certrenewal.domain import annotation
 from certrenewal.domain.kinds import NOT_RESTARTED, Resource
 from certrenewal.domain.rollout import Workload
-from certrenewal.domain.spec import WorkloadRef, is_opted_in
+from certrenewal.domain.spec import InvalidSpec, Spec, WorkloadRef, is_opted_in, parse_spec
 from certrenewal.domain.status import Status, compact, moment_of
 from certrenewal.kube.store import Secret
 
@@ -108,6 +108,14 @@ def parse_renewal(body: Mapping[str, Any]) -> Renewal:
     )
 
 
+def spec_of(renewal: Renewal) -> Spec | None:
+    """What a CertRenewal asks for; None where that cannot be read."""
+    try:
+        return parse_spec(renewal.key.name, renewal.spec)
+    except InvalidSpec:
+        return None
+
+
 def secret_meta(secret: Secret) -> SecretMeta:
     """The metadata of a Secret that was read."""
     ours = {key: value for key, value in secret.annotations.items() if key.startswith(annotation.PREFIX)}
@@ -177,10 +185,8 @@ class Cache:
         return " ".join(filter(None, (asked, own)))
 
     def revoke_now(self, renewal: Renewal) -> str:
-        """The revoke-now values of a CertRenewal and of its Secret; "" where there is none."""
-        secret = self.secrets.get(renewal.secret)
-        asked = secret.annotations.get(annotation.REVOKE_NOW, "") if secret else ""
-        return " ".join(filter(None, (asked, renewal.revoke_now)))
+        """As renew_now, for revoke-now."""
+        return self._asked(renewal, annotation.REVOKE_NOW, renewal.revoke_now)
 
     def dependents(self, secret: Key) -> list[Workload]:
         """The workloads that use this Secret, and the owners that are restarted in their place."""

@@ -20,7 +20,7 @@ from functools import partial
 from http import HTTPStatus
 
 from certrenewal import metrics
-from certrenewal.controller.cache import Cache, Key, Renewal, version_of
+from certrenewal.controller.cache import Cache, Key, Renewal, spec_of, version_of
 from certrenewal.domain.authority import AuthorityView
 from certrenewal.domain.certificate import dump_key, key_fits
 from certrenewal.domain.deliveries import (
@@ -38,7 +38,7 @@ from certrenewal.domain.deliveries import (
 from certrenewal.domain.hooks import Hook, InvalidHook, KeyRef, parse_hooks
 from certrenewal.domain.observed import Held, read_held
 from certrenewal.domain.request import Facts, header_value, render
-from certrenewal.domain.spec import InvalidSpec, Spec, parse_spec
+from certrenewal.domain.spec import Spec
 from certrenewal.domain.status import Condition, Status, timestamp
 from certrenewal.kube.errors import ClusterError
 from certrenewal.kube.lease import NotLeading
@@ -267,7 +267,7 @@ class Hooks:
 
     async def _attempt(self, job: _Job) -> None:
         renewal = self._cache.renewals.get(job.key)
-        spec = _spec(renewal) if renewal else None
+        spec = spec_of(renewal) if renewal else None
         hook = next((hook for hook in spec.hooks if hook.name == job.hook), None) if spec else None
         if renewal is None or spec is None or hook is None or renewal.generation != job.generation:
             return  # a look is about to say what is wanted instead
@@ -387,13 +387,6 @@ def _hooks(renewal: Renewal) -> tuple[Hook, ...] | None:
     try:
         return parse_hooks(renewal.spec.get("hooks") or ())
     except InvalidHook:
-        return None
-
-
-def _spec(renewal: Renewal) -> Spec | None:
-    try:
-        return parse_spec(renewal.key.name, renewal.spec)
-    except InvalidSpec:
         return None
 
 

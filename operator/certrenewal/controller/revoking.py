@@ -7,14 +7,14 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from certrenewal import metrics
-from certrenewal.controller.cache import Cache, Key, Renewal, parse_renewal
+from certrenewal.controller.cache import Cache, Key, Renewal, parse_renewal, spec_of
 from certrenewal.controller.obtaining import Authorities
 from certrenewal.controller.reporter import Reporter, about
 from certrenewal.domain.certificate import Leaf
 from certrenewal.domain.observed import read_held
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.retired import Retired, postponed, read_retired, with_retired
-from certrenewal.domain.spec import InvalidSpec, Revoke, Spec, parse_spec
+from certrenewal.domain.spec import Revoke, Spec
 from certrenewal.domain.status import Status, moment_of
 from certrenewal.kube.errors import Conflict, NotFound
 from certrenewal.kube.store import Store
@@ -71,7 +71,7 @@ class Revoker:
         renewal = self._cache.renewals.get(key)
         if renewal is None or renewal.deleting is not None:
             return None
-        spec = _spec(renewal)
+        spec = spec_of(renewal)
         if spec is not None:
             renewal = await self._finalize(renewal, wanted=Revoke.ON_DELETE in spec.revoke)
         retired = read_retired(renewal.status)
@@ -124,7 +124,7 @@ class Revoker:
 
     async def _held(self, renewal: Renewal) -> Leaf | None:
         """The certificate of this authority that the Secret holds."""
-        spec, view = _spec(renewal), self._authorities.view(renewal.authority)
+        spec, view = spec_of(renewal), self._authorities.view(renewal.authority)
         secret = await self._store.read_secret(renewal.secret.namespace, renewal.secret.name)
         chain = read_held(secret.data.get(spec.data_keys.crt, b""), b"", b"").chain if secret and spec else None
         return chain.leaf if chain and view and chain.holds(view.roots) else None
@@ -169,12 +169,4 @@ class Revoker:
             return postponed(one, message=str(failure), until=now + RETRY)
         metrics.REVOCATIONS.labels(outcome="revoked").inc()
         await self._reporter.tell(about(renewal), Reason.REVOKED, f"serial {one.serial}")
-        return None
-
-
-def _spec(renewal: Renewal) -> Spec | None:
-    """What a CertRenewal asks for; None where that cannot be read, and what was asked before stays."""
-    try:
-        return parse_spec(renewal.key.name, renewal.spec)
-    except InvalidSpec:
         return None
