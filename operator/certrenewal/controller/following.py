@@ -7,6 +7,8 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import aiohttp
+
 from certrenewal.domain.kinds import Resource
 from certrenewal.kube.reflector import Reflector, See
 from certrenewal.kube.watching import Watching
@@ -36,23 +38,27 @@ class Following:
     async def run(self) -> None:
         """Follow them for ever."""
         async with self._watching.session() as session, asyncio.TaskGroup() as group:
-            for collection in self._collections:
+            for together in (self._collections[:1], self._collections[1:]):
                 reflectors = [
-                    Reflector(
-                        session,
-                        self._watching.server + collection.resource.path(namespace),
-                        see=collection.see,
-                        known=functools.partial(_within, namespace, collection.known),
-                        query=collection.query,
-                        may_be_absent=collection.may_be_absent,
-                    )
+                    self._reflector(session, collection, namespace)
+                    for collection in together
                     for namespace in self._namespaces
                 ]
                 for reflector in reflectors:
-                    group.create_task(reflector.run(), name=f"follow {collection.resource}")
+                    group.create_task(reflector.run(), name="follow")
                 for reflector in reflectors:
                     await reflector.listed.wait()
             self._listed.set()
+
+    def _reflector(self, session: aiohttp.ClientSession, collection: Collection, namespace: str) -> Reflector:
+        return Reflector(
+            session,
+            self._watching.server + collection.resource.path(namespace),
+            see=collection.see,
+            known=functools.partial(_within, namespace, collection.known),
+            query=collection.query,
+            may_be_absent=collection.may_be_absent,
+        )
 
     async def until_listed(self) -> None:
         """Wait until everything was shown that was there at the start."""
