@@ -18,43 +18,46 @@ class Gate:
         self.size = 1
         self._call_back = call_back
         self._inside: set[Key] = set()
+        self._called: set[Key] = set()  # a place is kept for each, until it enters or is forgotten
         self._outside: dict[Key, float] = {}
         self._order: list[tuple[float, Key]] = []  # a heap of all outside, and of some that are not there any more
 
     def knock(self, key: Key, urgency: float) -> bool:
         """Whether there is a place for ``key``, to ``enter`` or to ``forget``; if not, it is called back."""
+        if key in self._called:
+            return True
         if self._outside.get(key) != urgency:
             self._outside[key] = urgency
             heapq.heappush(self._order, (urgency, key))
-        return key in self._next()
+        self._fill(but=key)
+        return key in self._called
 
     def enter(self, key: Key, urgency: float) -> bool:
         """Whether ``key`` may ask now; if not, it is called back."""
         if not self.knock(key, urgency):
             return False
-        del self._outside[key]
+        self._called.discard(key)
         self._inside.add(key)
         return True
 
     def leave(self, key: Key) -> None:
         """``key`` has its answer: the most urgent of those outside are called."""
         self._inside.discard(key)
-        for waiting in self._next():
-            self._call_back(waiting)
+        self._fill()
 
     def forget(self, key: Key) -> None:
         """``key`` was looked at and has nothing to ask any more."""
-        if self._outside.pop(key, None) is not None:
-            for waiting in self._next():
-                self._call_back(waiting)
+        self._outside.pop(key, None)
+        self._called.discard(key)
+        self._fill()
 
-    def _next(self) -> list[Key]:
-        """Those outside for whom there is room."""
-        found: dict[Key, float] = {}
-        while self._order and len(found) < self.size - len(self._inside):
+    def _fill(self, *, but: Key | None = None) -> None:
+        """Keep the free places for the most urgent outside, and call these back; not ``but``, who is here."""
+        while self._order and len(self._inside) + len(self._called) < self.size:
             urgency, key = heapq.heappop(self._order)
-            if self._outside.get(key) == urgency:
-                found[key] = urgency
-        for key, urgency in found.items():
-            heapq.heappush(self._order, (urgency, key))
-        return list(found)
+            if self._outside.get(key) != urgency:
+                continue
+            del self._outside[key]
+            self._called.add(key)
+            if key != but:
+                self._call_back(key)

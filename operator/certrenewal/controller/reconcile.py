@@ -27,7 +27,7 @@ from certrenewal.domain.outputs import Outputs, all_keys, changes, content_of
 from certrenewal.domain.policy import Asker
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import DataKeys, Spec, parse_spec
-from certrenewal.domain.status import Status, condition_of, follows_sibling, moment_of, read_recorded
+from certrenewal.domain.status import Recorded, Status, condition_of, follows_sibling, moment_of, read_recorded
 from certrenewal.domain.timing import SHORTEST_RETRY, retry_delay, silence
 from certrenewal.kube.errors import Conflict, NotFound, Rejected
 from certrenewal.kube.store import Secret, Store
@@ -133,9 +133,9 @@ class Reconciler:
             self._turned_away.add(key)  # and the Secret is not read before there is a place
             return None
         secret = self._still_empty(renewal) or await self._store.read_secret(renewal.key.namespace, spec.secret_name)
-        observed = self._observe(renewal, spec, view, secret)
-        observed = replace(observed, outputs=await self._outputs(renewal, spec, secret))
-        return await self._step(renewal, observed, secret)
+        recorded = read_recorded(renewal.status)
+        outputs = await self._outputs(renewal, spec, secret, recorded.formats)
+        return await self._step(renewal, self._observe(renewal, spec, view, secret, recorded, outputs), secret)
 
     async def _step(self, renewal: Renewal, observed: Observed, secret: Secret | None) -> datetime | None:
         now = self._clock()
@@ -153,8 +153,15 @@ class Reconciler:
             case Obtain():
                 return await self._obtain(renewal, observed, secret, step)
 
-    def _observe(self, renewal: Renewal, spec: Spec, view: AuthorityView, secret: Secret | None) -> Observed:
-        recorded = read_recorded(renewal.status)
+    def _observe(
+        self,
+        renewal: Renewal,
+        spec: Spec,
+        view: AuthorityView,
+        secret: Secret | None,
+        recorded: Recorded,
+        outputs: Outputs | None,
+    ) -> Observed:
         data, keys = (secret.data if secret else {}), spec.data_keys
         held = read_held(data.get(keys.crt, b""), data.get(keys.key, b""), data.get(keys.ca, b""))
         known = held.chain is not None and held.chain.leaf.fingerprint == recorded.fingerprint
@@ -185,12 +192,14 @@ class Reconciler:
             revoke_met=asked and met,
             vouched=secret is not None and _was_good(renewal.status, secret, view),
             companion=companion(self._cache, renewal, spec.restart),
+            outputs=outputs,
             together=self._together,
         )
 
-    async def _outputs(self, renewal: Renewal, spec: Spec, secret: Secret | None) -> Outputs | None:
+    async def _outputs(
+        self, renewal: Renewal, spec: Spec, secret: Secret | None, written: frozenset[str]
+    ) -> Outputs | None:
         """The other forms as they are, None where none is asked for and none of ours is left."""
-        written = read_recorded(renewal.status).formats
         if not spec.formats and not written:
             return None
         password, version = None, ""

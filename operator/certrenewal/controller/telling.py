@@ -258,9 +258,11 @@ class Teller:
 
         A kill between the Secret and the status would otherwise leave nothing that says they have to be restarted.
         """
-        recorded = read_recorded(renewal.status)
         workloads = self._cache.dependents(renewal.secret)
-        if recorded.fingerprint is not None or recorded.workloads or not workloads:
+        if not workloads:
+            return renewal
+        recorded = read_recorded(renewal.status)
+        if recorded.fingerprint is not None or recorded.workloads:
             return renewal
         standings = stand(workloads, current_of({}, spec, refused={}), recorded, self._clock())
         ready = Condition(type="Ready", status="False", reason=need.reason, message=need.message)

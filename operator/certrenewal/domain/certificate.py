@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -21,8 +20,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certrenewal.domain.keys import KeyAlgorithm
 from certrenewal.domain.names import InvalidName, Kind, Name, parse_name
-
-_E = TypeVar("_E", bound=x509.ExtensionType)
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
@@ -120,19 +117,23 @@ def parse_chain(pem: bytes) -> Chain:
 
 def _leading(pem: bytes) -> list[x509.Certificate]:
     try:
-        return load_certificates(pem)
+        return _loaded(pem)
     except Malformed:
         leaf, end, _ = pem.partition(_END)
-        return load_certificates(leaf + end)
+        return _loaded(leaf + end)
 
 
 def load_certificates(pem: bytes) -> list[x509.Certificate]:
     """Read one or more PEM certificates; Malformed where there is none."""
     with _without_complaints():
-        try:
-            return x509.load_pem_x509_certificates(pem)
-        except ValueError:
-            raise Malformed("no readable PEM certificate") from None
+        return _loaded(pem)
+
+
+def _loaded(pem: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        raise Malformed("no readable PEM certificate") from None
 
 
 def serial_of(der: bytes) -> str | None:
@@ -217,9 +218,9 @@ def common_name(name: x509.Name) -> str:
 
 def _leaf(certificate: x509.Certificate) -> Leaf:
     # Each of these is decoded at every access.
-    usage = _extension(certificate, x509.KeyUsage)
-    purposes = _extension(certificate, x509.ExtendedKeyUsage)
-    alternatives = tuple(_extension(certificate, x509.SubjectAlternativeName) or ())
+    extensions = {type(extension.value): extension.value for extension in certificate.extensions}
+    usage, purposes = extensions.get(x509.KeyUsage), extensions.get(x509.ExtendedKeyUsage)
+    alternatives = tuple(extensions.get(x509.SubjectAlternativeName) or ())
     subject, key = common_name(certificate.subject), certificate.public_key()
     names = _names(alternatives, subject)
     return Leaf(
@@ -236,13 +237,6 @@ def _leaf(certificate: x509.Certificate) -> Leaf:
         signs=usage is not None and usage.digital_signature,
         unjudged=_has_unjudged_names(alternatives, subject, names),
     )
-
-
-def _extension(certificate: x509.Certificate, kind: type[_E]) -> _E | None:
-    try:
-        return certificate.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
 
 
 def _names(alternatives: Iterable[x509.GeneralName], subject: str) -> tuple[Name, ...]:
@@ -276,11 +270,9 @@ _JUDGED = (x509.DNSName, x509.IPAddress, x509.RFC822Name, x509.UniformResourceId
 
 @functools.lru_cache(maxsize=256)  # one look asks several times about the same pair
 def _is_issued_by(subject: x509.Certificate, issuer: x509.Certificate) -> bool:
-    constraints = _extension(issuer, x509.BasicConstraints)
-    if constraints is None or not constraints.ca:
-        return False
     try:
+        is_ca = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         subject.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
         return False
-    return True
+    return is_ca

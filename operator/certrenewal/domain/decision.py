@@ -303,10 +303,10 @@ def authority_not_ready(observed: Observed, _: datetime) -> Finding | None:
 
 def cannot_sign(observed: Observed, now: datetime) -> Finding | None:
     """A new certificate is needed and the authority is renew-only."""
-    need = _first(_NEEDS, observed, now)
-    if need is None or observed.authority.can_sign:
+    if observed.authority.can_sign:
         return None
-    if not _must_sign(observed, need, _verdict(observed).max_duration):
+    need = _first(_NEEDS, observed, now)
+    if need is None or not _must_sign(observed, need, _verdict(observed).max_duration):
         return None
     return Finding(
         Reason.AUTHORITY_NOT_READY,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
+
+import orjson
 
 from certrenewal.domain import annotation
 from certrenewal.domain.durations import parse_duration
@@ -137,16 +138,16 @@ class Spec:
 def parse_spec(name: str, spec: Mapping[str, Any]) -> Spec:
     """Read the spec of the CertRenewal ``name``; InvalidSpec names the first field that cannot be read."""
     try:
-        text = json.dumps(spec)
-    except RecursionError:
+        text = orjson.dumps(spec).decode()
+    except TypeError:
         return _parse(name, spec)  # which says what nests too deep
     return _parse_text(name, text)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=1024)
 def _parse_text(name: str, text: str) -> Spec:
-    """Read it once for the several that ask in one look."""
-    return _parse(name, json.loads(text))
+    """Read it once for the several that ask in one look, also where many looks take turns."""
+    return _parse(name, orjson.loads(text))
 
 
 def _parse(name: str, spec: Mapping[str, Any]) -> Spec:

@@ -30,7 +30,7 @@ def compact(status: Status) -> Status:
 
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC with whole seconds, as Kubernetes writes times."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def moment_of(text: str | None) -> datetime | None:

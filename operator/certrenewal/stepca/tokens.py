@@ -82,10 +82,11 @@ def renew_token(chain: Chain, key: PrivateKey, *, audience: str, now: datetime) 
     signing_key, algorithm = _own_key(key)
     certificates = [base64.b64encode(c.public_bytes(Encoding.DER)).decode() for c in chain.certificates]
     claims = {"iss": "step-ca-client/1.0", "sub": chain.leaf.subject, "aud": audience, **_validity(now, LIFETIME)}
-    with warnings.catch_warnings():
-        # step-ca knows Ed25519 signatures by the name EdDSA alone, which RFC 9864 has since deprecated.
-        warnings.filterwarnings("ignore", message="EdDSA", category=SecurityWarning)
-        header = {"alg": algorithm, "x5cInsecure": certificates}
+    header = {"alg": algorithm, "x5cInsecure": certificates}
+    if algorithm != "EdDSA":
+        return jwt.encode(header, claims, signing_key, registry=_RENEW_HEADERS)
+    # step-ca knows Ed25519 signatures by this name alone, which RFC 9864 has since deprecated.
+    with warnings.catch_warnings(action="ignore", category=SecurityWarning):
         return jwt.encode(header, claims, signing_key, registry=_RENEW_HEADERS)
 
 

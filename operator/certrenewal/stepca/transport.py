@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -11,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+import orjson
 from cryptography import x509
 
 from certrenewal.domain.certificate import dump_certificates
@@ -106,7 +106,7 @@ def _answer(response: aiohttp.ClientResponse, text: bytes) -> dict[str, Any]:
 
 def _json(text: bytes) -> dict[str, Any] | None:
     try:
-        content = json.loads(text)
+        content = orjson.loads(text)
     except ValueError:
         return None
     return content if isinstance(content, dict) else None
