@@ -28,6 +28,7 @@ def managed(plane: ControlPlane, folder: Path, sizes: Sequence[int]) -> dict[str
         for size in sizes:
             on.order(names_of(size)[made:])
             on.await_ready(size)
+            on.each(on.age, names_of(size)[made:])
             made = size
             figures |= start(on, size)
             settled, peak = settle(on)

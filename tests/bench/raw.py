@@ -11,8 +11,9 @@ import base64
 import functools
 import itertools
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,22 @@ def _merged(known: Any, patch: Any) -> Any:
         else:
             merged[key] = _merged(merged.get(key), value)
     return merged
+
+
+@dataclass(slots=True)
+class Spent:
+    """What one of the two took."""
+
+    seconds: float = 0.0
+    cpu: float = 0.0  # of this process, in seconds
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Add what happens meanwhile."""
+        started, used = time.perf_counter(), time.process_time()
+        yield
+        self.seconds += time.perf_counter() - started
+        self.cpu += time.process_time() - used
 
 
 class Bench:
@@ -165,24 +182,25 @@ def ratio(_: ControlPlane, folder: Path, size: int) -> dict[str, float]:
 
 async def _measure(ca: StepCA, size: int) -> dict[str, float]:
     bench, names = Bench(ca), names_of(size)
-    ours = spent = bare = 0.0
+    ours, bare = Spent(), Spent()
     async with bench.running():
         for name in names:
             bench.order(name)
         await _changed(bench, dict.fromkeys(names))
         for turn in range(TURNS):
             before = {name: bench.serial(name) for name in names}
-            started, used = time.perf_counter(), time.process_time()
-            for name in names:
-                bench.renew(name, str(turn))
-            await _changed(bench, before)
-            ours, spent = ours + time.perf_counter() - started, spent + time.process_time() - used
-            bare += await _bare(ca, [bench.pair(name) for name in names])
+            with ours.counting():
+                for name in names:
+                    bench.renew(name, str(turn))
+                await _changed(bench, before)
+            await _bare(ca, [bench.pair(name) for name in names], bare)
+    renewals = size * TURNS
     return {
-        "operator, renewals a second": size * TURNS / ours,
-        "bare client, renewals a second": size * TURNS / bare,
-        "operator as a share of the bare client, %": bare / ours * 100,
-        "CPU of the operator, ms each": spent / (size * TURNS) * 1000,
+        "operator, renewals a second": renewals / ours.seconds,
+        "bare client, renewals a second": renewals / bare.seconds,
+        "operator as a share of the bare client, %": bare.seconds / ours.seconds * 100,
+        "CPU of the operator, ms each": ours.cpu / renewals * 1000,
+        "CPU of the bare client, ms each": bare.cpu / renewals * 1000,
     }
 
 
@@ -195,15 +213,14 @@ async def _changed(bench: Bench, before: dict[str, str | None]) -> None:
                 await bench.memory.changed.wait()
 
 
-async def _bare(ca: StepCA, pairs: Sequence[Pair]) -> float:
-    """The seconds in which a client that keeps nothing gets an answer of ``/renew`` for each pair."""
+async def _bare(ca: StepCA, pairs: Sequence[Pair], spent: Spent) -> None:
+    """A client that keeps nothing gets an answer of ``/renew`` for each pair."""
     waiting = iter(pairs)
     context = client_context(ca.root_file.read_bytes())
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=0)) as session:
         work = functools.partial(_post, session, ca.url, waiting)
-        started = time.perf_counter()
-        await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
-        return time.perf_counter() - started
+        with spent.counting():
+            await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
 
 
 async def _post(session: aiohttp.ClientSession, url: str, waiting: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from certrenewal.controller.operator import LEASE
+from certrenewal.domain.status import HISTORY, timestamp
 from tests.bench.cost import Meter, Records
 from tests.cluster.site import SYSTEM, Site, authority, installed
 from tests.testbed import manifests
@@ -44,6 +46,12 @@ class Stage:
     def await_ready(self, size: int) -> None:
         """Wait until that many have their certificate; asked less often the longer the answer is."""
         until(lambda: self.ready() >= size, 60 + size / 10, f"{size} certificates", pause=max(0.05, size / 500))
+
+    def age(self, name: str) -> None:
+        """Give a CertRenewal the longest history that there is, as if its certificate had been renewed for days."""
+        latest = self.site.status(self.namespace, name)["history"][0]
+        patch = {"status": {"history": [latest, *(_earlier(latest, number) for number in range(1, HISTORY))]}}
+        self.site.plane.merge_patch("certrenewals", self.namespace, name, patch, subresource="status")
 
     @contextmanager
     def standing_by(self) -> Iterator[None]:
@@ -106,6 +114,19 @@ class Stage:
             if record["verb"] == "patch" and about.get("resource") == resource and "subresource" not in about:
                 found.setdefault(about["name"], _moment(record["stageTimestamp"]))
         return found
+
+
+def _earlier(entry: Mapping[str, str], number: int) -> Manifest:
+    """The entry of a certificate that was renewed so many times since, each time before two thirds of its life."""
+    began, ended = _moment(entry["time"]), _moment(entry["notAfter"])
+    before = (ended - began) * 0.6 * number
+    return {
+        **entry,
+        "time": timestamp(began - before),
+        "notAfter": timestamp(ended - before),
+        "serial": str(secrets.randbits(127)),
+        "fingerprint": secrets.token_hex(32),
+    }
 
 
 def _is_true(item: Manifest, kind: str) -> bool:
