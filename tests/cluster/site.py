@@ -26,6 +26,7 @@ OPEN_POLICY: list[dict[str, Any]] = [
     }
 ]
 PATIENCE = 20.0
+LEASE = {"CERTRENEWAL_LEASE_DURATION": "5s"}  # where operators are killed: each kill waits for the Lease to run out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

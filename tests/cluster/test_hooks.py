@@ -13,19 +13,17 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.site import SYSTEM, Site, installed
+from tests.cluster.site import LEASE, SYSTEM, Site, installed
 from tests.conftest import MakeCA
 from tests.testbed import manifests, tls
 from tests.testbed.api import Manifest
 from tests.testbed.controlplane import ControlPlane
-from tests.testbed.faults import HttpProxy, api_proxy
+from tests.testbed.faults import HttpProxy
 from tests.testbed.operators import Operator
 from tests.testbed.processes import until
 from tests.testbed.receiver import Received, Receiver
 
 DOCS = Path(__file__).parents[2] / "docs" / "hooks.md"
-# A killed leader's Lease has to run out.
-LEASE = {"CERTRENEWAL_LEASE_DURATION": "5s"}
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +46,6 @@ def receiver(pair: tls.Pair, tmp_path: Path) -> Iterator[Receiver]:
     """Where hooks arrive."""
     with Receiver(pair, tmp_path) as running:
         yield running
-
-
-@pytest.fixture
-def slow_api(site: Site, tmp_path: Path) -> Iterator[tuple[HttpProxy, Operator]]:
-    """The module's operator ended, and one in its place that reaches the API server through a proxy."""
-    site.operator.stop()
-    with api_proxy(site.plane, tmp_path) as proxy:
-        operator = Operator(site.plane, SYSTEM, through=proxy, environment=LEASE)
-        operator.start()
-        yield proxy, operator
-        operator.kill()
-    site.operator.start()
 
 
 def example(heading: str) -> Manifest:

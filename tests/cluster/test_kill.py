@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.site import SYSTEM, Site, installed
+from tests.cluster.site import LEASE, SYSTEM, Site, installed
 from tests.conftest import MakeCA
 from tests.testbed import manifests
 from tests.testbed.controlplane import ControlPlane, account_name
@@ -17,27 +17,12 @@ from tests.testbed.faults import HttpProxy, api_proxy
 from tests.testbed.operators import Operator
 from tests.testbed.processes import until
 
-# Every kill here waits for the dead leader's Lease to run out.
-LEASE = {"CERTRENEWAL_LEASE_DURATION": "5s"}
-
 
 @pytest.fixture(scope="module")
 def site(plane: ControlPlane, make_ca: MakeCA) -> Iterator[Site]:
     """The operator with a short Lease."""
     with installed(plane, make_ca(backdate="0s"), environment=LEASE) as running:
         yield running
-
-
-@pytest.fixture
-def slow_api(site: Site, tmp_path: Path) -> Iterator[tuple[HttpProxy, Operator]]:
-    """The module's operator ended, and one in its place that reaches the API server through a proxy."""
-    site.operator.stop()
-    with api_proxy(site.plane, tmp_path) as proxy:
-        operator = Operator(site.plane, SYSTEM, through=proxy, environment=LEASE)
-        operator.start()
-        yield proxy, operator
-        operator.kill()
-    site.operator.start()
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from tests.node import configuration, debian, images, programs
 from tests.node.namespaces import Namespaces
 from tests.node.oci import Image
-from tests.testbed import operators, tls
+from tests.testbed import tls
 from tests.testbed.api import ApiError, Manifest, write_kubeconfig
 from tests.testbed.cluster import Cluster, audit_policy
 from tests.testbed.processes import Process, until
@@ -85,36 +85,6 @@ class Node(Cluster):
     def load(self, image: Image) -> None:
         """Have an image on the node, unpacked."""
         self.namespaces.run(*configuration.ctr("images", "import", "-"), stdin=image.archive())
-
-    def helm(self, *arguments: str) -> str:
-        """What helm prints, as the administrator."""
-        return operators.helm(self, *arguments)
-
-    def helm_install(
-        self,
-        namespace: str,
-        values: Mapping[str, Any],
-        *,
-        release: str = operators.RELEASE,
-        chart: Path = operators.CHART,
-    ) -> None:
-        """``helm install`` of certrenewal, waiting for its pods; the namespace is made."""
-        operators.install(self, namespace, release, values, chart)
-
-    def helm_upgrade(
-        self,
-        namespace: str,
-        values: Mapping[str, Any],
-        *,
-        release: str = operators.RELEASE,
-        chart: Path = operators.CHART,
-    ) -> None:
-        """``helm upgrade`` with just these values, waiting for the new pods."""
-        operators.upgrade(self, namespace, release, values, chart)
-
-    def helm_uninstall(self, namespace: str, *, release: str = operators.RELEASE) -> None:
-        """``helm uninstall``, waiting for the end."""
-        operators.uninstall(self, namespace, release)
 
     def pods(self, namespace: str, labels: str = "") -> list[Manifest]:
         """The pods that are not about to go."""

@@ -9,41 +9,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from tests.node import cgroups, images, measures, programs, requirements, site, stories
 from tests.node.ca import PodCA
 from tests.node.node import Node, bed_images
 from tests.testbed import tools
-from tests.testbed.session import end, is_alive, started_at
+from tests.testbed.session import end, is_alive, link_programs, run, started_at
 
 _RECORD = "node.json"
 _SHOP = "shop"
 _POLICY = [{"namespaces": [_SHOP], "names": [f"*.{_SHOP}.example.com"]}]
-_EXPECTED = (RuntimeError, AssertionError, LookupError, OSError, subprocess.SubprocessError)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one of them; the exit code."""
-    commands: dict[str, Callable[[], None]] = {"prepare": prepare, "up": up, "down": down, "image": image}
-    if len(arguments) != 1 or arguments[0] not in commands:
-        print(f"usage: python -m tests.node.session {'|'.join(commands)}", file=sys.stderr)
-        return 2
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        commands[arguments[0]]()
-    except KeyboardInterrupt:
-        print("\nInterrupted; what was started has been ended.", file=sys.stderr)
-        return 130
-    except _EXPECTED as failure:
-        print(f"\nFAILED: {failure}", file=sys.stderr)
-        return 1
-    return 0
+    commands = {"prepare": prepare, "up": up, "down": down, "image": image}
+    return run("tests.node.session", commands, arguments)
 
 
 def prepare() -> None:
@@ -75,7 +59,7 @@ def up() -> None:
     except BaseException:
         node.stop()
         raise
-    _link_programs(folder / "programs")
+    link_programs(folder / "programs")
     _explain(folder, node)
 
 
@@ -131,12 +115,6 @@ def _recorded(folder: Path) -> tuple[int, str] | None:
     return found if is_alive(*found) else None
 
 
-def _link_programs(folder: Path) -> None:
-    folder.mkdir()
-    for name in ("kubectl", "helm", "step"):
-        (folder / name).symlink_to(tools.path(name))
-
-
 def _explain(folder: Path, node: Node) -> None:
     print(
         f"""
@@ -152,10 +130,6 @@ It all runs in the background; `make node-down` ends it. Pods and Services are r
 
 Logs of the node's own programs: {folder / "logs"}"""
     )
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

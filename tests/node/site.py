@@ -10,6 +10,7 @@ from tests.cluster.site import OPEN_POLICY, SYSTEM, Certificates
 from tests.node import images
 from tests.node.ca import PodCA
 from tests.node.node import Node
+from tests.testbed import operators
 from tests.testbed.api import Manifest
 from tests.testbed.processes import until
 
@@ -71,7 +72,7 @@ def values(ca: PodCA, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
 
 def install(node: Node, ca: PodCA, more: Mapping[str, Any] | None = None) -> NodeSite:
     """The chart installed and ready, with its authority; ``more`` is laid over its values."""
-    node.helm_install(SYSTEM, values(ca, more))
+    operators.install(node, SYSTEM, values=values(ca, more))
     site = NodeSite(plane=node, ca=ca)
     site.await_operator()
     node.kubectl("wait", "certauthority/default", "--for=condition=Ready", "--timeout=30s")

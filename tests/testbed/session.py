@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -27,9 +27,13 @@ _EXPECTED = (RuntimeError, AssertionError, LookupError, OSError, subprocess.Subp
 
 def main(arguments: Sequence[str]) -> int:
     """Run one of the three; the exit code."""
-    commands: dict[str, Callable[[], None]] = {"demo": demo, "up": up, "down": down}
+    return run("tests.testbed.session", {"demo": demo, "up": up, "down": down}, arguments)
+
+
+def run(module: str, commands: Mapping[str, Callable[[], None]], arguments: Sequence[str]) -> int:
+    """Run the command that the arguments name, as far as it goes; the exit code."""
     if len(arguments) != 1 or arguments[0] not in commands:
-        print("usage: python -m tests.testbed.session demo|up|down", file=sys.stderr)
+        print(f"usage: python -m {module} {'|'.join(commands)}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -51,7 +55,7 @@ def up() -> None:
     require_programs()
     shutil.rmtree(folder, ignore_errors=True)
     with sandbox(folder, detached=True, note=lambda processes: _record(folder, processes)) as parts:
-        _link_programs(folder / "bin")
+        link_programs(folder / "bin")
         _explain(folder, parts)
 
 
@@ -116,7 +120,8 @@ def end(pid: int, started: str) -> None:
                 raise
 
 
-def _link_programs(folder: Path) -> None:
+def link_programs(folder: Path) -> None:
+    """Put what a person needs to look around into a folder of its own."""
     folder.mkdir()
     for name in ("kubectl", "helm", "step"):
         (folder / name).symlink_to(tools.path(name))

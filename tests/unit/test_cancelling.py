@@ -50,23 +50,8 @@ class CA:
     def use(self, name: str) -> Authority:
         return self  # type: ignore[return-value]
 
-    def knock(self, name: str, key: Key, urgency: float) -> bool:
-        raise AssertionError
-
-    def enter(self, name: str, key: Key, urgency: float) -> bool:
-        raise AssertionError
-
-    def leave(self, name: str, key: Key) -> None:
-        raise AssertionError
-
-    def forget(self, key: Key) -> None:
-        raise AssertionError
-
     def report(self, name: str, failure: Unreachable) -> None:
         self.trips.append(failure)
-
-    def doubt(self, name: str) -> None:
-        raise AssertionError
 
 
 class Told:

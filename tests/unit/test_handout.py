@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from certrenewal.controller.cache import Key
 from certrenewal.controller.handout import AUDIENCE, STRANGERS_PER_MINUTE, Denied, Handout, Limiter, Review, seconds
 from certrenewal.domain.asking import Caller
 from certrenewal.domain.authority import AuthorityView
@@ -55,22 +54,7 @@ class OneAuthority:
             raise Unreachable("it is being set up again")
         return Signer()  # type: ignore[return-value]
 
-    def knock(self, name: str, key: Key, urgency: float) -> bool:
-        raise AssertionError
-
-    def enter(self, name: str, key: Key, urgency: float) -> bool:
-        raise AssertionError
-
-    def leave(self, name: str, key: Key) -> None:
-        raise AssertionError
-
-    def forget(self, key: Key) -> None:
-        raise AssertionError
-
     def report(self, name: str, failure: Unreachable) -> None:
-        raise AssertionError
-
-    def doubt(self, name: str) -> None:
         raise AssertionError
 
 

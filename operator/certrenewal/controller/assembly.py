@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from certrenewal.controller.adoption import Adoption
 from certrenewal.controller.cache import Cache
 from certrenewal.controller.cancelling import Canceller
-from certrenewal.controller.obtaining import Authorities
+from certrenewal.controller.obtaining import Queues
 from certrenewal.controller.reconcile import Reconciler
 from certrenewal.controller.reporter import Reporter
 from certrenewal.controller.revoking import Revoker
@@ -26,7 +26,7 @@ class Surroundings:
 
     cache: Cache
     store: Store
-    authorities: Authorities
+    authorities: Queues
     restarts: Restarts
     hooks: Hooks
     require: Callable[[], None]  # NotLeading where this replica does not lead any more

@@ -23,13 +23,20 @@ log = logging.getLogger(__name__)
 
 
 class Authorities(Protocol):
-    """What a look needs of the authorities."""
+    """What somebody needs who asks an authority for anything."""
 
     def view(self, name: str) -> AuthorityView | None:
         """What is known of an authority, None before it was first asked."""
 
     def use(self, name: str) -> Authority:
         """The authority itself, which its view calls ready."""
+
+    def report(self, name: str, failure: Unreachable) -> None:
+        """A call got no answer from the CA: no other may follow before a probe found it back."""
+
+
+class Queues(Authorities, Protocol):
+    """What a look needs beside: certificates are asked for in turn."""
 
     def knock(self, name: str, key: Key, urgency: float) -> bool:
         """Whether ``enter`` would let it in; if not, its key is called back."""
@@ -42,9 +49,6 @@ class Authorities(Protocol):
 
     def forget(self, key: Key) -> None:
         """Nothing is to be asked for this certificate any more."""
-
-    def report(self, name: str, failure: Unreachable) -> None:
-        """A call got no answer from the CA: no other may follow before a probe found it back."""
 
     def doubt(self, name: str) -> None:
         """The CA believes our tokens no longer: what is known of it may be out of date."""
@@ -65,7 +69,7 @@ async def ask(
     observed: Observed,
     step: Obtain,
     *,
-    authorities: Authorities,
+    authorities: Queues,
     require: Callable[[], None],
     clock: Callable[[], datetime],
 ) -> Obtained:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from certrenewal.controller.adoption import Adoption
 from certrenewal.controller.cache import Cache, Key, Renewal, secret_meta, version_of
-from certrenewal.controller.obtaining import Authorities, Obtained, ask
+from certrenewal.controller.obtaining import Obtained, Queues, ask
 from certrenewal.controller.revoking import Revoker
 from certrenewal.controller.siblings import companion
 from certrenewal.controller.telling import Teller, roots_digest, seen_of
@@ -58,7 +58,7 @@ class Reconciler:
         cache: Cache,
         store: Store,
         adoption: Adoption,
-        authorities: Authorities,
+        authorities: Queues,
         teller: Teller,
         revoker: Revoker,
         tokens: Tokens,
