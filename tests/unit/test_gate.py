@@ -15,6 +15,11 @@ def a_key(number: int) -> Key:
     return Key("shop", f"w{number:02}")
 
 
+def number_of(key: Key) -> int:
+    """The number of a certificate."""
+    return int(key.name.removeprefix("w"))
+
+
 class Crowd:
     """Certificates that ask, each as urgent as its number is small, and come again when they are called back."""
 
@@ -22,21 +27,42 @@ class Crowd:
         self.called: list[Key] = []
         self.gate = Gate(self.called.append)
         self.gate.size = size
+        self.wants: set[int] = set()
         self.inside: list[int] = []
         self.served: list[int] = []
 
     def ask(self, number: int) -> None:
-        """Ask once."""
-        if self.gate.enter(a_key(number), float(number)):
+        """Ask, now and whenever it is called back."""
+        self.wants.add(number)
+        self.look(number)
+
+    def look(self, number: int) -> None:
+        """What a look does, whatever brought it."""
+        if number in self.inside:
+            return
+        if number not in self.wants:
+            self.gate.forget(a_key(number))
+        elif self.gate.enter(a_key(number), float(number)):
             self.inside.append(number)
 
     def answer(self) -> None:
-        """The first one inside has its answer, and those called back ask again."""
+        """The first one inside has its answer."""
         number = self.inside.pop(0)
         self.served.append(number)
+        self.wants.discard(number)
         self.gate.leave(a_key(number))
-        while self.called:
-            self.ask(int(self.called.pop(0).name[1:]))
+
+    def come(self, which: int = 0) -> None:
+        """One of those called back looks."""
+        self.look(number_of(self.called.pop(which % len(self.called))))
+
+    def drain(self) -> None:
+        """Until nobody is inside, or on the way."""
+        while self.called or self.inside:
+            while self.called:
+                self.come()
+            if self.inside:
+                self.answer()
 
 
 def test_no_more_are_inside_than_there_is_room_for() -> None:
@@ -53,8 +79,7 @@ def test_the_nearest_expiry_is_next_whoever_came_first() -> None:
     for number in (5, 9, 3, 7, 1):
         crowd.ask(number)
 
-    while crowd.inside:
-        crowd.answer()
+    crowd.drain()
 
     assert crowd.served == [5, 1, 3, 7, 9]
 
@@ -65,11 +90,36 @@ def test_everybody_is_served(order: list[int], size: int) -> None:
     for number in order:
         crowd.ask(number)
 
-    while crowd.inside:
-        assert len(crowd.inside) <= size
-        crowd.answer()
+    assert len(crowd.inside) <= size
+    crowd.drain()
 
     assert sorted(crowd.served) == list(range(12))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["ask", "answer", "come", "give up", "resize"]), st.integers(0, 7))),
+    st.integers(1, 3),
+)
+def test_no_place_is_lost_whatever_comes_between_a_call_and_its_look(
+    happenings: list[tuple[str, int]], size: int
+) -> None:
+    crowd = Crowd(size)
+
+    for what, number in happenings:
+        match what:
+            case "ask":
+                crowd.ask(number)
+            case "answer" if crowd.inside:
+                crowd.answer()
+            case "come" if crowd.called:
+                crowd.come(number)
+            case "give up" if number not in crowd.inside:
+                crowd.wants.discard(number)
+            case "resize":
+                crowd.gate.size = number + 1
+    crowd.drain()
+
+    assert not crowd.wants
 
 
 @pytest.mark.parametrize("urgency", [1.0, 9.0])
