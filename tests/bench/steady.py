@@ -23,6 +23,7 @@ from tests.testbed.operators import Operator
 # Of its life, when a certificate is due: before two thirds, and a twentieth of that spread.
 DUE = 2 / 3 - 1 / 40
 PATIENCE = 5  # seconds in which a certificate that was ordered is there
+HALVES = ("first", "second")  # a heap that was just filled moves a while: what grows for ever does so in both
 PERIOD = 45  # seconds between two renewals of one certificate, where it is about load alone
 WHOLE = timedelta(seconds=1)  # the CA and statuses tell time in whole seconds
 
@@ -32,17 +33,22 @@ def steady(plane: ControlPlane, folder: Path, size: int, rate: float, seconds: f
     life = size / rate / DUE
     with stage(plane, folder, "bench-steady", FREE) as on:
         _spread(on, size, rate, life)
-        before, began, meter = memory(on.site.operator.process.pid)[0], _lateness(on.site.operator), on.meter()
-        time.sleep(seconds)  # what is measured is what happens meanwhile
+        pid = on.site.operator.process.pid
+        began, meter, settled = _lateness(on.site.operator), on.meter(), [memory(pid)[0]]
+        for _ in HALVES:
+            time.sleep(seconds / len(HALVES))  # what is measured is what happens meanwhile
+            settled.append(memory(pid)[0])
         meter.stop()
         late = _lateness(on.site.operator) - began
-        after = memory(on.site.operator.process.pid)[0]
         renewals = on.renewals()
     return {
         "renewals a second": late["count"] / seconds,
         **{f"lateness p{share:g} at most, s": _at_most(late, share / 100) for share in (50, 99, 100)},
         "renewals after two thirds": float(sum(map(_after_two_thirds, renewals))),
-        "growth of RSS, MB": after - before,
+        **{
+            f"growth of RSS in the {half} half, MB": after - before
+            for half, (before, after) in zip(HALVES, itertools.pairwise(settled), strict=True)
+        },
         "operator CPU, % of a core": meter.cpu["operator"] / seconds * 100,
     }
 
