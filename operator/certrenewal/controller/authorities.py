@@ -63,11 +63,19 @@ class Authorities:
 
     def knock(self, name: str, key: Key, urgency: float) -> bool:
         """Whether ``enter`` would let it in; if not, its key is called back."""
+        self._leave_others(name, key)
         return name in self._keepers and self._keepers[name][0].gate.knock(key, urgency)
 
     def enter(self, name: str, key: Key, urgency: float) -> bool:
         """Whether a certificate may be asked for now; if not, its key is called back."""
+        self._leave_others(name, key)
         return name in self._keepers and self._keepers[name][0].gate.enter(key, urgency)
+
+    def _leave_others(self, name: str, key: Key) -> None:
+        """Where its spec named another authority until now, no place is kept for it there."""
+        for other, (keeper, _) in self._keepers.items():
+            if other != name:
+                keeper.gate.forget(key)
 
     def leave(self, name: str, key: Key) -> None:
         """The authority answered, or did not."""
