@@ -281,7 +281,7 @@ def test_a_life_of_any_length_is_given_planned_and_given_again(site: Site, names
     assert first.leaf.lifetime == second.leaf.lifetime == parse_duration(life)
     assert planned is not None
     assert first.leaf.not_before < planned < first.leaf.not_before + first.leaf.lifetime * 2 / 3
-    assert second.leaf.public_key == first.leaf.public_key
+    assert second.leaf.key_fingerprint == first.leaf.key_fingerprint
     assert site.condition(namespace) == ("True", "Renewed")
 
 

@@ -111,7 +111,7 @@ def test_a_refused_renewal_goes_down_each_rung_once(
     assert (last["route"], last["reason"]) == ("Sign", "RenewalRequested")
     assert [rung["route"] for rung in last["refused"]] == RENEWALS
     assert all("401" in rung["message"] for rung in last["refused"])
-    assert second.leaf.public_key != first.leaf.public_key
+    assert second.leaf.key_fingerprint != first.leaf.key_fingerprint
     assert site.condition(namespace) == ("True", "Issued")
     nothing_more_is_asked(site, namespace)
     assert Asked.of(site).since(before) == (2, 1)
@@ -171,7 +171,7 @@ def test_an_expired_certificate_is_renewed_where_both_sides_allow_it(
     assert (last["route"], last["reason"]) == (route, "Expired")
     assert [rung["route"] for rung in last.get("refused", [])] == refused
     assert all("expired" in rung["message"] for rung in last.get("refused", []))
-    assert (chain.leaf.public_key == expired.leaf.public_key) is (route == "RenewToken")
+    assert (chain.leaf.key_fingerprint == expired.leaf.key_fingerprint) is (route == "RenewToken")
     assert set(chain.leaf.names) == set(expired.leaf.names)
     nothing_more_is_asked(site, namespace)
     assert Asked.of(site).since(before) == asked

@@ -196,15 +196,13 @@ def an_asker(namespace: str = "shop", cluster_domain: str = "cluster.local", **l
 def a_leaf(**changes: Any) -> Leaf:
     """The facts of a certificate that lives from noon to noon."""
     facts: dict[str, Any] = {
+        "certificate": good_certificate(),
         "serial": "4711",
         "fingerprint": "ab" * 32,
         "not_before": NOON,
         "not_after": NOON + DAY,
-        "issuer": "CN=Intermediate",
         "subject": "web.shop.svc",
         "names": names("web.shop.svc"),
-        "algorithm": KeyAlgorithm.EC_P256,
-        "public_key": b"",
         "client_auth": True,
         "signs": True,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import warnings
 from datetime import timedelta
 
@@ -212,12 +213,20 @@ def test_the_pem_is_kept_as_it_was_read() -> None:
     assert chain.certificates == (LEAF, *CA.chain)
 
 
+def test_the_plain_chain_is_what_a_library_would_write() -> None:
+    tidy = dump_certificates([LEAF, *CA.chain])
+
+    for pem in (tidy, b"# a comment\n" + tidy, tidy.replace(b"\n", b"\r\n"), tidy.rstrip()):
+        assert parse_chain(pem).plain == tidy
+
+
 SECRET = "c2VjcmV0LWJ5dGVz"
 
 
 def test_what_is_no_certificate_is_malformed_and_not_repeated() -> None:
     armour = f"-----BEGIN CERTIFICATE-----\n{SECRET}\n-----END CERTIFICATE-----\n"
-    for pem in (b"", b"\xff\xfe", SECRET.encode(), armour.encode(), dump_certificates([LEAF])[:-60]):
+    whole = dump_certificates([LEAF])
+    for pem in (b"", b"\xff\xfe", SECRET.encode(), armour.encode(), whole[:-60], whole.replace(b"MII", b"M!II", 1)):
         with pytest.raises(Malformed) as refusal:
             parse_chain(pem)
 
@@ -225,10 +234,11 @@ def test_what_is_no_certificate_is_malformed_and_not_repeated() -> None:
         assert refusal.value.__cause__ is None
 
 
+@pytest.mark.parametrize("whole", [[LEAF], [LEAF, *CA.chain]], ids=["after the leaf", "after the chain"])
 @pytest.mark.parametrize("broken", [b"MIIB\n-----END CERTIFICATE-----\n", b"MII", b"\xff\xfe"])
-def test_a_good_leaf_before_a_broken_certificate_stands_alone(broken: bytes) -> None:
+def test_a_good_leaf_before_a_broken_certificate_stands_alone(whole: list[x509.Certificate], broken: bytes) -> None:
     """What follows a leaf can be had again without its key, and without the CA."""
-    pem = dump_certificates([LEAF]) + b"-----BEGIN CERTIFICATE-----\n" + broken
+    pem = dump_certificates(whole) + b"-----BEGIN CERTIFICATE-----\n" + broken
 
     chain = parse_chain(pem)
 
@@ -236,6 +246,31 @@ def test_a_good_leaf_before_a_broken_certificate_stands_alone(broken: bytes) -> 
     assert chain.pem == pem
     assert not chain.holds([a_root().certificate])
     assert chain.completed([CA.certificate]).holds([a_root().certificate])
+
+
+def forged(certificate: x509.Certificate, old: bytes, new: bytes) -> bytes:
+    """A certificate with other bytes in one place, in PEM."""
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    assert der.count(old) == 1
+    return ssl.DER_cert_to_PEM_cert(der.replace(old, new)).encode()
+
+
+def test_an_issuer_that_cannot_be_read_is_somebody_all_the_same() -> None:
+    chain = parse_chain(forged(CA.leaf(), b"Intermediate", b"\xff" * len("Intermediate")))
+
+    assert chain.leaf.issuer == "somebody whose name cannot be read"
+    assert not chain.holds([a_root().certificate])
+    assert not chain.completed([CA.certificate]).holds([a_root().certificate])
+
+
+def test_an_issuer_whose_extensions_no_parser_takes_is_no_issuer() -> None:
+    key_usage, basic_constraints = b"\x55\x1d\x0f", b"\x55\x1d\x13"
+    twice_the_same = forged(CA.certificate, key_usage, basic_constraints)
+
+    chain = parse_chain(dump_certificates([LEAF]) + twice_the_same)
+
+    assert len(chain.certificates) == 2
+    assert not chain.holds([a_root().certificate])
 
 
 def test_an_extension_that_no_parser_takes_is_malformed() -> None:

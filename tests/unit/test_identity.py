@@ -54,7 +54,7 @@ class World:
         issuer = an_intermediate(self.root)
         leaf = issuer.leaf(("certrenewal.certrenewal.svc",), not_before=self.now)
         self.signed.append(fingerprint(leaf))
-        return Issued(chain=parse_chain(issuer.bundle(leaf)), key=key_of(), route=Route.SIGN)
+        return Issued(chain=parse_chain(issuer.bundle(leaf)), root=a_root().certificate, key=key_of(), route=Route.SIGN)
 
     async def asked(self) -> None:
         """Wait until the CA is asked."""

@@ -20,7 +20,7 @@ from certrenewal.controller.siblings import companion
 from certrenewal.controller.telling import Teller, roots_digest, seen_of
 from certrenewal.controller.tokens import Tokens
 from certrenewal.domain.authority import AuthorityView
-from certrenewal.domain.certificate import Chain, Leaf, PrivateKey, dump_certificates, dump_key
+from certrenewal.domain.certificate import Chain, Leaf, PrivateKey, dump_key
 from certrenewal.domain.decision import Finding, Obtain, Repair, Rest, Stop, decide, is_good
 from certrenewal.domain.observed import Observed, read_held
 from certrenewal.domain.outputs import Outputs, all_keys, changes, content_of
@@ -345,7 +345,7 @@ class Reconciler:
         """Chain, key, roots and all other forms in one request; the Secret's uid and new resourceVersion."""
         names = observed.spec.data_keys
         data: dict[str, bytes | None] = {
-            names.crt: dump_certificates(issued.chain.certificates),
+            names.crt: issued.chain.plain,
             names.key: dump_key(issued.key),
             names.ca: observed.authority.bundle,
             **_forms(observed, issued.chain, issued.key),

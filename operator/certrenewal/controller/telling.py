@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -13,7 +14,7 @@ from certrenewal.controller.obtaining import Obtained
 from certrenewal.controller.owed import Debt, current_of, debt_of
 from certrenewal.controller.reporter import Reporter, about
 from certrenewal.domain.authority import AuthorityView
-from certrenewal.domain.certificate import Chain, Leaf, fingerprint
+from certrenewal.domain.certificate import Leaf, fingerprint
 from certrenewal.domain.decision import Finding
 from certrenewal.domain.observed import Observed
 from certrenewal.domain.outputs import announced_keys, content_of, recorded_keys, written_condition
@@ -132,7 +133,7 @@ class Teller:
         duration = obtained.duration if obtained else observed.asked_duration
         plan = observed.plan(leaf, obtained=self._clock() if obtained else observed.obtained)
         chain = obtained.issued.chain if obtained else observed.held.chain
-        root = _root(chain, observed.authority, recorded)
+        root = _root(leaf, observed, obtained, recorded)
         status = with_certificate(renewal.status, leaf, due=plan.due, duration=duration, root=root)
         status = without_failure(status)
         if obtained is not None:
@@ -194,7 +195,7 @@ class Teller:
         refused = self._restarts.refusals(renewal.key.namespace)
         current = current_of(status, spec, refused=refused, first=first, may_signal=self._may_signal)
         dependents = self._cache.dependents(renewal.secret)
-        standings = stand(dependents, current, read_recorded(renewal.status), now)
+        standings = stand(dependents, current, read_recorded(renewal.status), now) if dependents else ()
         status = self._with(renewal, with_workloads(status, standings), rolled_out(standings))
         if self._servers is not None:
             status = self._with_serving(renewal, status, spec, self._servers)
@@ -399,16 +400,19 @@ def seen_of(uid: str, version: str, view: AuthorityView) -> dict[str, str]:
 
 def roots_digest(view: AuthorityView) -> str:
     """A short name for a set of roots."""
-    return hashlib.sha256(view.bundle).hexdigest()[:16]
+    return _digest(view.bundle)
 
 
-def _root(chain: Chain | None, view: AuthorityView, recorded: Recorded) -> str | None:
-    """The fingerprint of the root that a chain leads to; what was recorded, where the roots are not known now."""
-    if chain is None:
-        return None
-    if root := chain.root(view.roots):
+@functools.lru_cache(maxsize=64)
+def _digest(bundle: bytes) -> str:
+    return hashlib.sha256(bundle).hexdigest()[:16]
+
+
+def _root(leaf: Leaf, observed: Observed, obtained: Obtained | None, recorded: Recorded) -> str | None:
+    """The fingerprint of the root that a leaf leads to; what was recorded, where the roots are not known now."""
+    if root := obtained.issued.root if obtained else observed.root:
         return fingerprint(root)
-    return recorded.root if recorded.fingerprint == chain.leaf.fingerprint else None
+    return recorded.root if recorded.fingerprint == leaf.fingerprint else None
 
 
 def _good_reason(status: Status, leaf: Leaf) -> Reason:

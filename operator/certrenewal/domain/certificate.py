@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import binascii
 import functools
 import hashlib
+import itertools
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
-from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certrenewal.domain.keys import KeyAlgorithm
@@ -31,22 +31,34 @@ class Malformed(ValueError):
     """PEM that cannot be read as what it should be. The message never repeats the data."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, for the properties that are kept
 class Leaf:
-    """The facts of one end-entity certificate."""
+    """The facts of one end-entity certificate; those that few ask for are read when somebody does."""
 
+    certificate: x509.Certificate = field(repr=False)
     serial: str  # decimal, as step-ca speaks of it
     fingerprint: str  # SHA-256 of the DER, hexadecimal, as `step certificate fingerprint` prints it
     not_before: datetime
     not_after: datetime
-    issuer: str
     subject: str  # the common name, "" where there is none
     names: tuple[Name, ...]
-    algorithm: KeyAlgorithm | None
-    public_key: bytes  # SubjectPublicKeyInfo, DER
     client_auth: bool
     signs: bool
     unjudged: bool = False  # it carries names that policy does not see: of other kinds, or a host as subject alone
+
+    @functools.cached_property
+    def issuer(self) -> str:
+        """The issuer's distinguished name (RFC 4514)."""
+        try:
+            with _without_complaints():
+                return self.certificate.issuer.rfc4514_string()
+        except Exception:  # noqa: BLE001 - as in parse_chain
+            return "somebody whose name cannot be read"
+
+    @functools.cached_property
+    def algorithm(self) -> KeyAlgorithm | None:
+        """The kind of its key, None for one that a user cannot ask for."""
+        return algorithm_of(self.certificate.public_key())
 
     @property
     def lifetime(self) -> timedelta:
@@ -56,7 +68,7 @@ class Leaf:
     @property
     def key_fingerprint(self) -> str:
         """SHA-256 of the public key, hexadecimal."""
-        return hashlib.sha256(self.public_key).hexdigest()
+        return hashlib.sha256(public_der(self.certificate.public_key())).hexdigest()
 
     @property
     def can_renew_by_token(self) -> bool:
@@ -75,29 +87,36 @@ class Chain:
 
     leaf: Leaf
     certificates: tuple[x509.Certificate, ...]
+    x5c: tuple[str, ...]  # the same as a JWS header carries them: the DER in base64 (RFC 7515 §4.1.6)
     pem: bytes
+
+    @property
+    def plain(self) -> bytes:
+        """The certificates as PEM and nothing else, in lines of 64 characters (RFC 7468)."""
+        return b"".join(map(_armoured, self.x5c))
 
     def completed(self, intermediates: Iterable[x509.Certificate]) -> Chain:
         """The same leaf with the one of ``intermediates`` that issued it, alone where none did."""
         leaf = self.certificates[0]
         found = tuple(issuer for issuer in intermediates if _is_issued_by(leaf, issuer))[:1]
-        certificates = (leaf, *found)
-        return Chain(self.leaf, certificates, dump_certificates(certificates))
+        return parse_chain(dump_certificates((leaf, *found)))
 
     def root(self, roots: Iterable[x509.Certificate]) -> x509.Certificate | None:
         """The root that it leads to: each certificate signed by the next, the last by it. Says nothing about time."""
-        for subject, issuer in zip(self.certificates, self.certificates[1:], strict=False):
-            if not _is_issued_by(subject, issuer):
-                return None
+        leaf, *issuers = self.certificates
+        if issuers and not _is_issued_by(leaf, issuers[0]):
+            return None
+        if not all(_issuer_is_issued_by(*pair) for pair in itertools.pairwise(issuers)):
+            return None
         last = self.certificates[-1]
-        return next((root for root in roots if last == root or _is_issued_by(last, root)), None)
+        return next((root for root in roots if last == root or _issuer_is_issued_by(last, root)), None)
 
     def holds(self, roots: Iterable[x509.Certificate]) -> bool:
         """Whether it leads to one of these roots."""
         return self.root(roots) is not None
 
 
-_END = b"-----END CERTIFICATE-----"
+_BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 
 
 def parse_chain(pem: bytes) -> Chain:
@@ -106,21 +125,36 @@ def parse_chain(pem: bytes) -> Chain:
     A readable leaf before something unreadable is a chain of one: what follows a leaf can be had without its key.
     """
     try:
+        *blocks, rest = pem.split(_END)
+        leaf, *others = (b"".join(block.partition(_BEGIN)[2].split()) for block in blocks)
         with _without_complaints():
-            certificates = tuple(_leading(pem))
-            return Chain(_leaf(certificates[0]), certificates, pem)
-    except Malformed:
-        raise
+            first, issuers = _leaf(_der(leaf)), () if _BEGIN in rest else _issuers(others)
     except Exception as failure:  # noqa: BLE001 - the parser raises a dozen types on hostile extensions
         raise Malformed(f"no readable certificate chain ({type(failure).__name__})") from None
+    texts = (leaf, *others[: len(issuers)])
+    return Chain(first, (first.certificate, *issuers), tuple(text.decode() for text in texts), pem)
 
 
-def _leading(pem: bytes) -> list[x509.Certificate]:
+def _armoured(text: str) -> bytes:
+    lines = (text[start : start + 64] for start in range(0, len(text), 64))
+    return b"\n".join((_BEGIN, "\n".join(lines).encode(), _END, b""))
+
+
+def _der(text: bytes) -> bytes:
+    return binascii.a2b_base64(text, strict_mode=True)
+
+
+def _issuers(texts: Iterable[bytes]) -> tuple[x509.Certificate, ...]:
+    """None at all where one of them cannot be read."""
     try:
-        return _loaded(pem)
-    except Malformed:
-        leaf, end, _ = pem.partition(_END)
-        return _loaded(leaf + end)
+        return tuple(_issuer(_der(text)) for text in texts)
+    except ValueError:
+        return ()
+
+
+@functools.lru_cache(maxsize=64)  # thousands of leaves share a few, and what is read of one is kept with it
+def _issuer(der: bytes) -> x509.Certificate:
+    return x509.load_der_x509_certificate(der)
 
 
 def load_certificates(pem: bytes) -> list[x509.Certificate]:
@@ -145,13 +179,9 @@ def serial_of(der: bytes) -> str | None:
         return None
 
 
-@contextmanager
-def _without_complaints() -> Iterator[None]:
+def _without_complaints() -> AbstractContextManager[object]:
     """Names and serials that cryptography merely dislikes, a long common name say, are the issuer's business."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-        warnings.simplefilter("ignore", UserWarning)
-        yield
+    return warnings.catch_warnings(action="ignore", category=UserWarning)
 
 
 def load_key(pem: bytes) -> PrivateKey:
@@ -179,7 +209,7 @@ def public_der(key: PublicKeyTypes) -> bytes:
 
 def key_fits(key: PrivateKey, leaf: Leaf) -> bool:
     """Whether the private key is the one that the leaf certifies."""
-    return public_der(key.public_key()) == leaf.public_key
+    return key.public_key() == leaf.certificate.public_key()
 
 
 def algorithm_of(key: PublicKeyTypes) -> KeyAlgorithm | None:
@@ -200,6 +230,7 @@ def algorithm_of(key: PublicKeyTypes) -> KeyAlgorithm | None:
     return None
 
 
+@functools.lru_cache(maxsize=64)  # of the few CA certificates
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 of the DER, in lower-case hexadecimal."""
     return certificate.fingerprint(hashes.SHA256()).hex()
@@ -216,23 +247,23 @@ def common_name(name: x509.Name) -> str:
     return str(found[0].value) if found else ""
 
 
-def _leaf(certificate: x509.Certificate) -> Leaf:
+def _leaf(der: bytes) -> Leaf:
+    certificate = x509.load_der_x509_certificate(der)
     # Each of these is decoded at every access.
     extensions = {type(extension.value): extension.value for extension in certificate.extensions}
     usage, purposes = extensions.get(x509.KeyUsage), extensions.get(x509.ExtendedKeyUsage)
     alternatives = tuple(extensions.get(x509.SubjectAlternativeName) or ())
-    subject, key = common_name(certificate.subject), certificate.public_key()
+    subject = common_name(certificate.subject)
     names = _names(alternatives, subject)
+    certificate.public_key()  # one that cannot be read is found out here
     return Leaf(
+        certificate=certificate,
         serial=str(certificate.serial_number),
-        fingerprint=fingerprint(certificate),
+        fingerprint=hashlib.sha256(der).hexdigest(),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
-        issuer=certificate.issuer.rfc4514_string(),
         subject=subject,
         names=names,
-        algorithm=algorithm_of(key),
-        public_key=public_der(key),
         client_auth=purposes is None or ExtendedKeyUsageOID.CLIENT_AUTH in purposes,
         signs=usage is not None and usage.digital_signature,
         unjudged=_has_unjudged_names(alternatives, subject, names),
@@ -268,11 +299,13 @@ def _has_unjudged_names(alternatives: Iterable[x509.GeneralName], subject: str, 
 _JUDGED = (x509.DNSName, x509.IPAddress, x509.RFC822Name, x509.UniformResourceIdentifier)
 
 
-@functools.lru_cache(maxsize=256)  # one look asks several times about the same pair
 def _is_issued_by(subject: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         is_ca = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         subject.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+    except Exception:  # noqa: BLE001 - not signed by it, or as in parse_chain
         return False
     return is_ca
+
+
+_issuer_is_issued_by = functools.lru_cache(maxsize=256)(_is_issued_by)

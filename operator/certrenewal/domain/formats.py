@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     pkcs12,
 )
 
-from certrenewal.domain.certificate import Chain, PrivateKey, dump_certificates, dump_key, public_der
+from certrenewal.domain.certificate import Chain, PrivateKey, dump_key
 
 Roots = tuple[x509.Certificate, ...]
 
@@ -85,7 +85,7 @@ def render(form: Format, content: Content) -> dict[str, bytes]:
     """One form of the content, by the keys of the Secret."""
     match form:
         case Format.COMBINED:
-            values = [dump_key(content.key) + dump_certificates(content.chain.certificates)]
+            values = [dump_key(content.key) + content.chain.plain]
         case Format.DER:
             values = [
                 content.chain.certificates[0].public_bytes(Encoding.DER),
@@ -164,4 +164,4 @@ def _is_key_store(store: bytes, content: Content) -> bool:
     if opened is None or opened.cert is None or opened.key is None:
         return False
     held = (opened.cert.certificate, *(issuer.certificate for issuer in opened.additional_certs))
-    return held == content.chain.certificates and public_der(opened.key.public_key()) == content.chain.leaf.public_key
+    return held == content.chain.certificates and opened.key.public_key() == held[0].public_key()

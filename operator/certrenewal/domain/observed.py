@@ -77,9 +77,14 @@ class Observed:
         return self.held.chain.leaf if self.held.chain else None
 
     @functools.cached_property
+    def root(self) -> x509.Certificate | None:
+        """The root of the authority that the chain at hand leads to."""
+        return self.held.chain.root(self.authority.roots) if self.held.chain else None
+
+    @property
     def is_trusted(self) -> bool:
         """Whether the chain at hand leads to a root of the authority."""
-        return self.held.chain is not None and (self.vouched or self.held.chain.holds(self.authority.roots))
+        return self.held.chain is not None and (self.vouched or self.root is not None)
 
     @property
     def names(self) -> tuple[Name, ...]:

@@ -53,6 +53,7 @@ class Issued:
     """A checked certificate with its key, which stays out of the repr."""
 
     chain: Chain
+    root: x509.Certificate  # that the chain leads to
     key: PrivateKey = field(repr=False)
     route: Route
 
@@ -279,9 +280,10 @@ class Authority:
             raise BadAnswer(f"the CA answered with a certificate that ended at {chain.leaf.not_after.isoformat()}")
         if chain.leaf.not_before > now + CLOCK_TOLERANCE:
             raise BadAnswer(f"the CA answered with a certificate that begins at {chain.leaf.not_before.isoformat()}")
-        if not chain.holds(self.roots):
+        root = chain.root(self.roots)
+        if root is None:
             raise BadAnswer("the CA answered with a certificate that does not lead to a trusted root")
-        return Issued(chain=chain, key=key, route=route)
+        return Issued(chain=chain, root=root, key=key, route=route)
 
 
 async def connect(

@@ -80,9 +80,8 @@ def _thumbprint(csr: CertificateSigningRequest) -> str:
 def renew_token(chain: Chain, key: PrivateKey, *, audience: str, now: datetime) -> str:
     """A bearer token for ``/renew``: the leaf's own key vouches for the chain in its header."""
     signing_key, algorithm = _own_key(key)
-    certificates = [base64.b64encode(c.public_bytes(Encoding.DER)).decode() for c in chain.certificates]
     claims = {"iss": "step-ca-client/1.0", "sub": chain.leaf.subject, "aud": audience, **_validity(now, LIFETIME)}
-    header = {"alg": algorithm, "x5cInsecure": certificates}
+    header = {"alg": algorithm, "x5cInsecure": list(chain.x5c)}
     if algorithm != "EdDSA":
         return jwt.encode(header, claims, signing_key, registry=_RENEW_HEADERS)
     # step-ca knows Ed25519 signatures by this name alone, which RFC 9864 has since deprecated.
