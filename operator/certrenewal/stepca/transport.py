@@ -34,7 +34,9 @@ class Transport:
         self.skew: timedelta | None = None  # how far the CA's clock was ahead of ours at its last answer
         self._ssl: ssl.SSLContext | bool = False if roots is None else client_context(dump_certificates(roots))
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(keepalive_timeout=KEEP_ALIVE, limit=0), timeout=TIMEOUT
+            connector=aiohttp.TCPConnector(keepalive_timeout=KEEP_ALIVE, limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),  # a CA has no use for cookies, and a proxy's are not to be kept
+            timeout=TIMEOUT,
         )
 
     async def __aenter__(self) -> Self:
