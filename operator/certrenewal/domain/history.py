@@ -41,8 +41,8 @@ class History(Sequence[Entry]):
         return self._latest if index == 0 else list(self)[index]
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, History) and (self._latest, self._others) == (other._latest, other._others):
-            return True
-        return isinstance(other, History | list) and list(self) == list(other)
+        if not isinstance(other, History | list) or len(self) != len(other) or self._latest != other[0]:
+            return False
+        return (isinstance(other, History) and self._others == other._others) or list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]

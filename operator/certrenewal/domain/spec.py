@@ -220,6 +220,12 @@ def _asks(secret_annotations: Mapping[str, str], key: str) -> bool:
 
 def read_wish(secret_name: str, secret_annotations: Mapping[str, str]) -> Wish:
     """Turn the annotations of contract §2 into a CertRenewal.spec."""
+    return _read_wish(secret_name, frozenset(secret_annotations.items()))
+
+
+@functools.lru_cache(maxsize=1024)  # as `_parse_text`
+def _read_wish(secret_name: str, entries: frozenset[tuple[str, str]]) -> Wish:
+    secret_annotations = dict(entries)
     wants_token = _asks(secret_annotations, annotation.TOKEN) and not _asks(secret_annotations, annotation.RENEW)
     spec: dict[str, Any] = {"secretName": secret_name, **({"token": {}} if wants_token else {})}
     problem: InvalidSpec | None = None

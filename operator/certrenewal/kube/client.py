@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import ssl
 import urllib.request
@@ -12,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
+import orjson
 from kubernetes.aio import client as kubernetes
 from kubernetes.aio import config as kubeconfig
 
@@ -135,7 +135,7 @@ class Client:
         headers = {"Content-Type": content_type, "Accept": accept, **await authorization(self._configuration)}
         code = "error"
         try:
-            sent = None if body is None else json.dumps(body)
+            sent = None if body is None else orjson.dumps(body)
             async with self._session.request(
                 method,
                 url,
@@ -180,7 +180,7 @@ def _resource(path: str) -> str:
 def error_of(method: str, path: str, status: int, text: bytes) -> ClusterError:
     """The error for an answer of the API server."""
     try:
-        said = str(json.loads(text).get("message", ""))
+        said = str(loads(text).get("message", ""))
     except (ValueError, AttributeError):
         said = ""
     words = f"{method} {path}: {status} {said[:500]}"
