@@ -7,12 +7,11 @@ post to ``/renew`` runs against the same CA.
 from __future__ import annotations
 
 import asyncio
-import base64
 import functools
 import gc
 import itertools
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,9 +22,11 @@ from unittest import mock
 import aiohttp
 
 from certrenewal.controller import operator as operators
+from certrenewal.controller.cache import Key, secret_meta
 from certrenewal.domain.certificate import Chain, PrivateKey, load_key, parse_chain
-from certrenewal.kube.client import Client, Configuration, Object
-from certrenewal.kube.errors import NotFound
+from certrenewal.kube.client import Configuration, Object
+from certrenewal.kube.lease import Elector
+from certrenewal.kube.store import Secret, Store, Subject
 from certrenewal.settings import Settings
 from certrenewal.stepca.tokens import renew_token
 from certrenewal.tls import client_context
@@ -43,36 +44,72 @@ PASSWORD = "password"
 Pair = tuple[Chain, PrivateKey]
 
 
-class Memory(Client):
-    """Objects by their path, and the few verbs that the operator uses on them."""
+class Memory(Store):
+    """Keeps Secrets and CertRenewals, and no Events."""
 
-    def __init__(self, configuration: Configuration) -> None:
-        super().__init__(configuration)
-        self.objects: dict[str, Object] = {}
+    def __init__(self) -> None:
+        self.secrets: dict[Key, Secret] = {}
+        self.renewals: dict[Key, Object] = {}
         self.changed = asyncio.Event()
         self._versions = itertools.count(1)
 
-    def put(self, path: str, body: Object) -> Object:
-        """Make or replace an object."""
-        self.changed.set()
-        metadata = {"uid": path, "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 1, **body["metadata"]}
-        self.objects[path] = {**body, "metadata": {**metadata, "resourceVersion": str(next(self._versions))}}
-        return self.objects[path]
+    def put_secret(self, name: str, data: Mapping[str, bytes]) -> Secret:
+        """Make or replace a Secret."""
+        version = str(next(self._versions))
+        made = Secret(
+            namespace=NAMESPACE,
+            name=name,
+            uid=name,
+            resource_version=version,
+            immutable=False,
+            annotations={},
+            data=data,
+        )
+        self.secrets[Key(NAMESPACE, name)] = made
+        return made
 
-    async def request(self, method: str, path: str, *, body: Object | None = None, **_: Any) -> Object:
-        """As `Client` does it."""
+    def put_renewal(self, name: str, content: Object, **annotations: str) -> Object:
+        """Make or replace a CertRenewal."""
+        metadata = {
+            "name": name,
+            "namespace": NAMESPACE,
+            "uid": name,
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "generation": 1,
+            "resourceVersion": str(next(self._versions)),
+            "annotations": {
+                **(content.get("metadata") or {}).get("annotations", {}),
+                **manifests.prefixed(**annotations),
+            },
+        }
+        self.changed.set()
+        self.renewals[Key(NAMESPACE, name)] = {**content, "metadata": metadata}
+        return self.renewals[Key(NAMESPACE, name)]
+
+    async def read_secret(self, namespace: str, name: str) -> Secret | None:
+        """As `Store` does it."""
         await asyncio.sleep(0)
-        place, sent = path.partition("?")[0].removesuffix("/status"), body or {}
-        if method == "POST":
-            name = sent["metadata"].get("name") or str(next(self._versions))
-            return self.put(f"{place}/{name}", sent)
-        if place not in self.objects:
-            raise NotFound(place)
-        if method == "PATCH":
-            self.put(place, _merged(self.objects[place], {**sent, "metadata": {}}))
-        if method == "PUT":
-            self.put(place, sent)
-        return self.objects[place]
+        return self.secrets.get(Key(namespace, name))
+
+    async def write_secret(self, secret: Secret, data: Mapping[str, bytes | None]) -> str:
+        """As `Store` does it."""
+        await asyncio.sleep(0)
+        whole = {**secret.data, **data}
+        return self.put_secret(secret.name, {key: value for key, value in whole.items() if value}).resource_version
+
+    async def write_status(self, namespace: str, name: str, uid: str, patch: Mapping[str, Any]) -> Object:
+        """As `Store` does it."""
+        await asyncio.sleep(0)
+        known = self.renewals[Key(namespace, name)]
+        return self.put_renewal(name, {**known, "status": _merged(known.get("status"), patch)})
+
+    async def write_authority_status(self, name: str, uid: str, patch: Mapping[str, Any]) -> Object:
+        """Nobody reads it."""
+        return {"status": patch}
+
+    async def post_event(self, subject: Subject, **_: Any) -> None:
+        """Nobody reads them."""
+        await asyncio.sleep(0)
 
 
 def _merged(known: Any, patch: Any) -> Any:
@@ -86,6 +123,15 @@ def _merged(known: Any, patch: Any) -> Any:
         else:
             merged[key] = _merged(merged.get(key), value)
     return merged
+
+
+class Always(Elector):
+    """Leads."""
+
+    @property
+    def leads(self) -> bool:
+        """As `Elector` does it."""
+        return True
 
 
 @dataclass(slots=True)
@@ -108,15 +154,13 @@ class Bench:
     """An operator that leads, and knows what it is shown."""
 
     def __init__(self, ca: StepCA) -> None:
-        configuration = Configuration(host="https://127.0.0.1:1")
-        with mock.patch.object(operators, "Client", Memory):
-            self.operator = operators.Operator(Settings(), configuration)
-        assert isinstance(self.operator._client, Memory)
-        self.memory = self.operator._client
-        self.memory.put(
-            f"/api/v1/namespaces/{NAMESPACE}/secrets/{PASSWORD}",
-            manifests.secret(PASSWORD, NAMESPACE, {"password": ca.password}),
-        )
+        self.memory = Memory()
+        self.memory.put_secret(PASSWORD, {"password": ca.password.encode()})
+        with (
+            mock.patch.object(operators, "Store", return_value=self.memory),
+            mock.patch.object(operators, "Elector", Always),
+        ):
+            self.operator = operators.Operator(Settings(), Configuration(host="https://127.0.0.1:1"))
         reference = {"namespace": NAMESPACE, "name": PASSWORD, "key": "password"}
         spec = {
             "url": ca.url,
@@ -125,54 +169,43 @@ class Bench:
             "policy": OPEN_POLICY,
             "limits": {"concurrency": CONCURRENCY, "requestsPerSecond": 100_000},
         }
-        about = {"metadata": {"name": "default"}, "spec": spec}
         self.operator.see_namespace(None, {"metadata": {"name": NAMESPACE}})
-        self.operator.see_authority(None, self.memory.put(_path("certauthorities", "default", ""), about))
+        self.operator.see_authority(None, {"metadata": {"name": "default", "uid": "default"}, "spec": spec})
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look at certificates."""
         self.operator._synced.set()
-        tasks = [asyncio.create_task(work) for work in (self.operator._elector.run(), self.operator._work())]
+        looks = asyncio.create_task(self.operator._work())
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            looks.cancel()
+            await asyncio.gather(looks, return_exceptions=True)
             await self.operator.authorities.close()
 
     def order(self, name: str) -> None:
         """Ask for a certificate."""
-        secret = self.memory.put(f"/api/v1/namespaces/{NAMESPACE}/secrets/{name}", manifests.secret(name, NAMESPACE))
-        about = {"name": name, "namespace": NAMESPACE}
         spec = {"secretName": name, "names": [f"{name}.{NAMESPACE}.svc"]}
-        renewal = self.memory.put(_path("certrenewals", name), {"metadata": about, "spec": spec})
-        self.operator._see_renewal("ADDED", renewal)
-        self.operator._see_secret("ADDED", secret)
+        self.operator._see_renewal("ADDED", self.memory.put_renewal(name, {"spec": spec}))
+        secret = self.memory.put_secret(name, {})
+        self.operator._poke(self.operator.cache.see_secret(secret_meta(secret)))
 
     def renew(self, name: str, value: str) -> None:
         """Ask for a renewal."""
-        path = _path("certrenewals", name)
-        known = self.memory.objects[path]
-        about = {**known["metadata"], "annotations": manifests.prefixed(renew_now=value)}
-        self.operator._see_renewal("MODIFIED", self.memory.put(path, {**known, "metadata": about}))
+        renewal = self.memory.put_renewal(name, self.memory.renewals[Key(NAMESPACE, name)], renew_now=value)
+        self.operator._see_renewal("MODIFIED", renewal)
 
     def serial(self, name: str) -> str | None:
         """The serial that status tells."""
-        status = self.memory.objects[_path("certrenewals", name)].get("status") or {}
+        status = self.memory.renewals[Key(NAMESPACE, name)].get("status") or {}
         certificate: dict[str, str] = status.get("certificate") or {}
         return certificate.get("serial")
 
     def pair(self, name: str) -> Pair:
         """Certificate and key."""
-        data = self.memory.objects[f"/api/v1/namespaces/{NAMESPACE}/secrets/{name}"]["data"]
-        return parse_chain(base64.b64decode(data["tls.crt"])), load_key(base64.b64decode(data["tls.key"]))
-
-
-def _path(plural: str, name: str, namespace: str = NAMESPACE) -> str:
-    scope = f"/namespaces/{namespace}" if namespace else ""
-    return f"/apis/certrenewal.dev/v1alpha1{scope}/{plural}/{name}"
+        data = self.memory.secrets[Key(NAMESPACE, name)].data
+        return parse_chain(data["tls.crt"]), load_key(data["tls.key"])
 
 
 def ratio(_: ControlPlane, folder: Path, size: int) -> dict[str, float]:
