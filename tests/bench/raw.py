@@ -7,7 +7,6 @@ post to ``/renew`` runs against the same CA.
 from __future__ import annotations
 
 import asyncio
-import functools
 import gc
 import itertools
 import time
@@ -141,6 +140,11 @@ class Spent:
     seconds: float = 0.0
     cpu: float = 0.0  # of this process, in seconds
 
+    def __iadd__(self, other: Spent) -> Spent:
+        self.seconds += other.seconds
+        self.cpu += other.cpu
+        return self
+
     @contextmanager
     def counting(self) -> Iterator[None]:
         """Add what happens meanwhile."""
@@ -218,17 +222,18 @@ def ratio(_: ControlPlane, folder: Path, size: int) -> dict[str, float]:
 async def _measure(ca: StepCA, size: int) -> dict[str, float]:
     bench, names = Bench(ca), names_of(size)
     ours, bare = Spent(), Spent()
-    async with bench.running():
+    async with bench.running(), _session(ca) as session:
         for name in names:
             bench.order(name)
         await _changed(bench, dict.fromkeys(names))
+        await _bare(session, ca, bench, names)  # its connections stand before anything counts, as the operator's do
         for turn in range(TURNS):
             before = {name: bench.serial(name) for name in names}
             with ours.counting():
                 for name in names:
                     bench.renew(name, str(turn))
                 await _changed(bench, before)
-            await _bare(ca, [bench.pair(name) for name in names], bare)
+            bare += await _bare(session, ca, bench, names)
     renewals = size * TURNS
     return {
         "operator, renewals a second": renewals / ours.seconds,
@@ -248,17 +253,20 @@ async def _changed(bench: Bench, before: dict[str, str | None]) -> None:
                 await bench.memory.changed.wait()
 
 
-async def _bare(ca: StepCA, pairs: Sequence[Pair], spent: Spent) -> None:
-    """A client that keeps nothing gets an answer of ``/renew`` for each pair."""
-    waiting = iter(pairs)
+def _session(ca: StepCA) -> aiohttp.ClientSession:
     context = client_context(ca.root_file.read_bytes())
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=0)) as session:
-        work = functools.partial(_post, session, ca.url, waiting)
-        with spent.counting():
-            await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=0))
 
 
-async def _post(session: aiohttp.ClientSession, url: str, waiting: Any) -> None:
+async def _bare(session: aiohttp.ClientSession, ca: StepCA, bench: Bench, names: Sequence[str]) -> Spent:
+    """A client that keeps nothing gets an answer of ``/renew`` for each certificate; what it took."""
+    waiting, spent = iter([bench.pair(name) for name in names]), Spent()
+    with spent.counting():
+        await asyncio.gather(*(_post(session, ca.url, waiting) for _ in range(CONCURRENCY)))
+    return spent
+
+
+async def _post(session: aiohttp.ClientSession, url: str, waiting: Iterator[Pair]) -> None:
     for chain, key in waiting:
         token = renew_token(chain, key, audience=f"{url}/1.0/renew", now=datetime.now(UTC))
         async with session.post(f"{url}/1.0/renew", headers={"Authorization": f"Bearer {token}"}) as answer:
