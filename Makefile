@@ -40,7 +40,7 @@ unit: $(STAMP) ## tests of the pure core and of the docs, in seconds
 cluster: $(STAMP) tools ## tests on a real API server and a real step-ca
 	@$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/docs --ignore=tests/node -n $(WORKERS) --dist loadfile
 
-bench: $(PLOTTING) tools ## every figure of docs/benchmarks.md, measured anew (about an hour)
+bench: $(PLOTTING) tools ## every figure of docs/benchmarks.md, measured anew (about two hours)
 	@$(BIN)/python -m tests.bench
 
 bench-quick: $(PLOTTING) tools ## a few small figures, within three minutes
