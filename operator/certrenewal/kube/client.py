@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import ssl
 import urllib.request
@@ -11,7 +12,6 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
-import orjson
 from kubernetes.aio import client as kubernetes
 from kubernetes.aio import config as kubeconfig
 
@@ -135,7 +135,8 @@ class Client:
         headers = {"Content-Type": content_type, "Accept": accept, **await authorization(self._configuration)}
         code = "error"
         try:
-            sent = None if body is None else orjson.dumps(body)
+            # Not orjson: it refuses the half characters that anybody's header may hold.
+            sent = None if body is None else json.dumps(body)
             async with self._session.request(
                 method,
                 url,
