@@ -21,7 +21,7 @@ SCENARIOS: dict[str, Run] = {
     **{f"issue {size:,} at once": functools.partial(bursts.issue, size=size) for size in (200, 1000, 5000)},
     **{f"renew {size:,} at once": functools.partial(bursts.renew, size=size) for size in (200, 1000, 5000)},
     "throughput over concurrency": functools.partial(bursts.over_concurrency, size=500, places=(1, 2, 4, 8, 16, 32)),
-    "the CA alone": functools.partial(raw.ratio, size=500),
+    "the CA alone": functools.partial(raw.ratio, size=500, places=(1, 4, 16, 32)),
     "one renewal after the other": functools.partial(latency.renewal, size=100),
     "one new Secret after the other": functools.partial(latency.filling, size=200),
     "one restart after the other": functools.partial(latency.restart, size=30),

@@ -35,7 +35,6 @@ from tests.testbed import manifests
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.stepca import StepCA
 
-CONCURRENCY = 32
 TURNS = 4
 NAMESPACE = "bench"
 PASSWORD = "password"
@@ -155,9 +154,9 @@ class Spent:
 
 
 class Bench:
-    """An operator that leads, and knows what it is shown."""
+    """An operator that leads, knows what it is shown, and asks the CA for so many certificates at a time."""
 
-    def __init__(self, ca: StepCA) -> None:
+    def __init__(self, ca: StepCA, places: int) -> None:
         self.memory = Memory()
         self.memory.put_secret(PASSWORD, {"password": ca.password.encode()})
         with (
@@ -171,7 +170,7 @@ class Bench:
             "fingerprint": ca.fingerprint,
             "provisioner": {"name": ca.provisioner, "passwordSecretRef": reference},
             "policy": OPEN_POLICY,
-            "limits": {"concurrency": CONCURRENCY, "requestsPerSecond": 100_000},
+            "limits": {"concurrency": places, "requestsPerSecond": 100_000},
         }
         self.operator.see_namespace(None, {"metadata": {"name": NAMESPACE}})
         self.operator.see_authority(None, {"metadata": {"name": "default", "uid": "default"}, "spec": spec})
@@ -212,28 +211,34 @@ class Bench:
         return parse_chain(data["tls.crt"]), load_key(data["tls.key"])
 
 
-def ratio(_: ControlPlane, folder: Path, size: int) -> dict[str, float]:
-    """Renewals a second, by the operator and by a client that does nothing else, in turns."""
+def ratio(_: ControlPlane, folder: Path, size: int, places: Sequence[int]) -> dict[str, float]:
+    """Renewals a second, by the operator and by a client that does nothing else, in turns; so many at a time."""
     gc.freeze()  # as the operator does at its start
+    figures: dict[str, float] = {}
     with StepCA(folder / "ca", backdate="0s") as ca:
-        return asyncio.run(_measure(ca, size))
+        for number in places:
+            found = asyncio.run(_measure(ca, size, number))
+            figures |= {f"{number} at a time, {quantity}": value for quantity, value in found.items()}
+    return figures
 
 
-async def _measure(ca: StepCA, size: int) -> dict[str, float]:
-    bench, names = Bench(ca), names_of(size)
+async def _measure(ca: StepCA, size: int, places: int) -> dict[str, float]:
+    bench, names = Bench(ca, places), names_of(size)
     ours, bare = Spent(), Spent()
     async with bench.running(), _session(ca) as session:
         for name in names:
             bench.order(name)
         await _changed(bench, dict.fromkeys(names))
-        await _bare(session, ca, bench, names)  # its connections stand before anything counts, as the operator's do
+        await _bare(
+            session, ca, bench, names, places
+        )  # its connections stand before anything counts, as the operator's do
         for turn in range(TURNS):
             before = {name: bench.serial(name) for name in names}
             with ours.counting():
                 for name in names:
                     bench.renew(name, str(turn))
                 await _changed(bench, before)
-            bare += await _bare(session, ca, bench, names)
+            bare += await _bare(session, ca, bench, names, places)
     renewals = size * TURNS
     return {
         "operator, renewals a second": renewals / ours.seconds,
@@ -258,11 +263,11 @@ def _session(ca: StepCA) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=0))
 
 
-async def _bare(session: aiohttp.ClientSession, ca: StepCA, bench: Bench, names: Sequence[str]) -> Spent:
+async def _bare(session: aiohttp.ClientSession, ca: StepCA, bench: Bench, names: Sequence[str], places: int) -> Spent:
     """A client that keeps nothing gets an answer of ``/renew`` for each certificate; what it took."""
     waiting, spent = iter([bench.pair(name) for name in names]), Spent()
     with spent.counting():
-        await asyncio.gather(*(_post(session, ca.url, waiting) for _ in range(CONCURRENCY)))
+        await asyncio.gather(*(_post(session, ca.url, waiting) for _ in range(places)))
     return spent
 
 
