@@ -255,6 +255,14 @@ def forged(certificate: x509.Certificate, old: bytes, new: bytes) -> bytes:
     return ssl.DER_cert_to_PEM_cert(der.replace(old, new)).encode()
 
 
+def test_a_good_leaf_before_a_certificate_of_no_known_version_stands_alone() -> None:
+    version_3, version_8 = b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07"
+
+    chain = parse_chain(dump_certificates([LEAF]) + forged(CA.certificate, version_3, version_8))
+
+    assert chain.certificates == (LEAF,)
+
+
 def test_an_issuer_that_cannot_be_read_is_somebody_all_the_same() -> None:
     chain = parse_chain(forged(CA.leaf(), b"Intermediate", b"\xff" * len("Intermediate")))
 

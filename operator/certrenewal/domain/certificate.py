@@ -124,6 +124,7 @@ def parse_chain(pem: bytes) -> Chain:
 
     A readable leaf before something unreadable is a chain of one: what follows a leaf can be had without its key.
     """
+    # Not the library's reader of PEM: what it gives has to be encoded again for each fingerprint, token and file.
     try:
         *blocks, rest = pem.split(_END)
         leaf, *others = (b"".join(block.partition(_BEGIN)[2].split()) for block in blocks)
@@ -148,7 +149,7 @@ def _issuers(texts: Iterable[bytes]) -> tuple[x509.Certificate, ...]:
     """None at all where one of them cannot be read."""
     try:
         return tuple(_issuer(_der(text)) for text in texts)
-    except ValueError:
+    except Exception:  # noqa: BLE001 - as in parse_chain
         return ()
 
 
