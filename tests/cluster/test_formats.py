@@ -129,7 +129,7 @@ def test_a_form_no_longer_asked_for_is_removed_and_nothing_else(site: Site, name
 
     assert after == {key: value for key, value in before.items() if key not in KEYS - {"tls.der", "key.der"}}
     assert data(site, namespace) == {key: value for key, value in before.items() if key not in KEYS}
-    assert site.condition(namespace, kind="FormatsWritten") == ("", "")
+    until(lambda: site.condition(namespace, kind="FormatsWritten") == ("", ""), 20, "nothing is told of forms")
     assert site.calls() == calls
 
 

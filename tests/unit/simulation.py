@@ -232,6 +232,9 @@ class Connection(Client):
         match method, kind:
             case "GET", "secrets":
                 return before
+            case "DELETE", "certrenewals" if not before["metadata"].get("finalizers"):
+                objects.delete(plural, name)
+                return before
             case "PATCH", "secrets":
                 return self._written(name, merged(before, {"data": body["data"]}))
             case "PATCH", "certrenewals":

@@ -78,7 +78,7 @@ class Adoption:
     async def _unless_orphaned(self, renewal: Renewal) -> Renewal | None:
         """The annotation was taken away, or the Secret is gone: its CertRenewal goes too."""
         found = await self._store.read_secret(renewal.key.namespace, renewal.key.name)
-        if found is not None and found.uid == renewal.owner_uid and is_opted_in(found.annotations):
+        if stands_for(renewal, found):
             return renewal  # the watch has not shown us this yet
         await self._withdraw(renewal, found if found is not None and found.uid == renewal.owner_uid else None)
         self._require()
@@ -132,6 +132,17 @@ class Adoption:
             f"Secret {renewal.secret.name} is kept by CertRenewal {winner.key.name}, which came first: "
             "name another Secret in spec.secretName, or remove one of the two",
         )
+
+
+def stands_for(renewal: Renewal, found: Secret | None) -> bool:
+    """Whether it still stands for the Secret as it was read; always, where it was written by hand.
+
+    The watch may show later that a Secret was deleted, replaced, or asks for nothing any more. Acting on what it
+    showed before would bring back one that was deleted, with a key that nobody asked for.
+    """
+    if renewal.owner_uid is None:
+        return True
+    return found is not None and found.uid == renewal.owner_uid and is_opted_in(found.annotations)
 
 
 def _precedence(renewal: Renewal) -> tuple[bool, str, str]:

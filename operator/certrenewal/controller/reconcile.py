@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from certrenewal.controller.adoption import Adoption
+from certrenewal.controller.adoption import Adoption, stands_for
 from certrenewal.controller.cache import Cache, Key, Renewal, secret_meta, version_of
 from certrenewal.controller.obtaining import Obtained, Queues, ask
 from certrenewal.controller.revoking import Revoker
@@ -133,6 +133,8 @@ class Reconciler:
             self._turned_away.add(key)  # and the Secret is not read before there is a place
             return None
         secret = self._still_empty(renewal) or await self._store.read_secret(renewal.key.namespace, spec.secret_name)
+        if not stands_for(renewal, secret):
+            return self._clock() + SHORTEST_RETRY  # the watch will show it
         recorded = read_recorded(renewal.status)
         outputs = await self._outputs(renewal, spec, secret, recorded.formats)
         return await self._step(renewal, self._observe(renewal, spec, view, secret, recorded, outputs), secret)

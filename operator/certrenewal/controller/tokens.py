@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from certrenewal import metrics
+from certrenewal.controller.adoption import stands_for
 from certrenewal.controller.cache import Cache, Key, Renewal
 from certrenewal.controller.cancelling import Canceller, Live
 from certrenewal.controller.obtaining import Authorities
@@ -31,7 +32,7 @@ from certrenewal.domain.status import (
     with_condition,
     without_failure,
 )
-from certrenewal.domain.timing import retry_delay
+from certrenewal.domain.timing import SHORTEST_RETRY, retry_delay
 from certrenewal.kube.errors import Conflict, NotFound, Rejected
 from certrenewal.kube.store import Secret, Store, Subject
 from certrenewal.stepca.authority import Minted
@@ -73,6 +74,8 @@ class Tokens:
         if view is None:
             return None  # its first contact is under way and will bring us back
         secret = await self._store.read_secret(renewal.key.namespace, spec.secret_name)
+        if not stands_for(renewal, secret):
+            return self._clock() + SHORTEST_RETRY  # the watch will show it
         case = Case(
             spec=spec,
             authority=view,
