@@ -25,12 +25,12 @@ class Window:
     zone: str = "UTC"
 
     def opening(self, now: datetime) -> datetime:
-        """``now`` while it is open, else when it opens next."""
-        zone = ZoneInfo(self.zone)
-        last_open = now.astimezone(UTC) - self.duration  # not by the clock on the wall, which jumps
-        openings = CronSim(self.schedule, last_open.astimezone(zone))
+        """``now`` while it is open, else when it opens next, in the zone of ``now``."""
+        moment = now.astimezone(UTC)  # not by the clock on the wall, which jumps
+        last_open = moment - self.duration
+        openings = CronSim(self.schedule, last_open.astimezone(ZoneInfo(self.zone)))
         opened = next(at for at in openings if at > last_open)  # an hour that comes twice counts once
-        return max(opened.astimezone(now.tzinfo), now)
+        return max(opened.astimezone(UTC), moment).astimezone(now.tzinfo)
 
 
 def parse_window(text: str) -> Window:
