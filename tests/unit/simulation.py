@@ -415,6 +415,7 @@ class Contact:
         self._world = world
         self._replica = replica
         self.places = 0  # taken
+        self.is_full = False
         self._is_known = False
         self._view: AuthorityView | None = None
         self._authority = _authority(world, replica)
@@ -435,8 +436,8 @@ class Contact:
             self._world.later(PAUSE, self.probe)
 
     def knock(self, name: str, key: Key, urgency: float) -> bool:
-        """As `Authorities` has it: there is always a place."""
-        return True
+        """As `Authorities` has it: there is a place, unless a test says otherwise."""
+        return not self.is_full
 
     def enter(self, name: str, key: Key, urgency: float) -> bool:
         """As `Authorities` has it: there is always a place."""

@@ -1,6 +1,7 @@
-"""Who may ask one authority now: as many at a time as it allows, the nearest expiry first, and nobody waits inside.
+"""Who may ask one authority now: as many at a time as it allows and one more, the nearest expiry first.
 
-A look that is not let in ends, so that a CA that is slow keeps no worker from the certificates of another one.
+The one more gets its request ready meanwhile, and waits inside. A look that is not let in ends, so that a CA that is
+slow keeps no worker from the certificates of another one.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ REFRESH = 300.0
 UNSETTLED = 15.0  # while a root waits to leave, or the clocks differ
 FIRST_RETRY = 1.0
 LONGEST_RETRY = 30.0
+AHEAD = 1  # certificate let in beyond the limit: the next request is made ready while the CA answers the others
 TOLERATED_SKEW = timedelta(seconds=50)  # step-ca grants tokens a minute; the Date header has whole seconds
 
 _NONE = timedelta(0)
@@ -170,7 +171,7 @@ class Keeper:
             if old is not None:
                 await old.close()
         assert self.authority is not None
-        self.gate.size = spec.concurrency
+        self.gate.size = spec.concurrency + AHEAD
         self._trust = follow(
             self._trust,
             named=self.authority.named,

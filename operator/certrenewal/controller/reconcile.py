@@ -85,6 +85,19 @@ class Reconciler:
         self._turned_away: set[Key] = set()  # those that wait for a place at their authority
         self._empty: dict[Key, Secret] = {}  # what was read for those that wait, where it holds nothing at all
 
+    def must_wait(self, key: Key) -> bool:
+        """Whether ``key`` is due and has no place at its authority; it is called back, and not looked at before.
+
+        In a burst that is nearly each of them once, and a look that only finds no place would cost them all.
+        """
+        renewal = self._cache.renewals.get(key)
+        if renewal is None or renewal.deleting is not None or renewal.is_token or not self._is_due(renewal):
+            return False
+        view = self._authorities.view(renewal.authority)
+        if view is None or not view.ready:
+            return False
+        return not self._authorities.knock(renewal.authority, key, renewal.urgency)
+
     async def look(self, key: Key) -> datetime | None:
         """Take the next step for ``key``; when to look again, None where only news can change anything."""
         self._turned_away.discard(key)
@@ -129,9 +142,6 @@ class Reconciler:
         view = self._authorities.view(spec.authority)
         if view is None:
             return None  # its first contact is under way and will bring us back
-        if self._is_due(renewal) and not self._authorities.knock(spec.authority, key, renewal.urgency):
-            self._turned_away.add(key)  # and the Secret is not read before there is a place
-            return None
         secret = self._still_empty(renewal) or await self._store.read_secret(renewal.key.namespace, spec.secret_name)
         if not stands_for(renewal, secret):
             return self._clock() + SHORTEST_RETRY  # the watch will show it
