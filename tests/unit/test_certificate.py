@@ -271,6 +271,15 @@ def test_an_issuer_that_cannot_be_read_is_somebody_all_the_same() -> None:
     assert not chain.completed([CA.certificate]).holds([a_root().certificate])
 
 
+def test_the_issuer_is_named_by_the_one_that_the_leaf_was_found_to_come_from() -> None:
+    unreadable = x509.load_pem_x509_certificate(forged(CA.certificate, b"Intermediate", b"\xff" * len("Intermediate")))
+
+    assert chain_of(LEAF, CA.certificate).issuer(a_root().certificate) == LEAF.issuer.rfc4514_string()
+    assert chain_of(LEAF).issuer(CA.certificate) == LEAF.issuer.rfc4514_string()
+    assert chain_of(LEAF).issuer(None) == LEAF.issuer.rfc4514_string()
+    assert chain_of(LEAF).issuer(unreadable) == "somebody whose name cannot be read"
+
+
 def test_an_issuer_whose_extensions_no_parser_takes_is_no_issuer() -> None:
     key_usage, basic_constraints = b"\x55\x1d\x0f", b"\x55\x1d\x13"
     twice_the_same = forged(CA.certificate, key_usage, basic_constraints)

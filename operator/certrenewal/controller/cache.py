@@ -182,7 +182,7 @@ class Cache:
     def _asked(self, renewal: Renewal, key: str, own: str) -> str:
         secret = self.secrets.get(renewal.secret)
         asked = secret.annotations.get(key, "") if secret else ""
-        return " ".join(filter(None, (asked, own)))
+        return f"{asked} {own}" if asked and own else asked or own
 
     def revoke_now(self, renewal: Renewal) -> str:
         """As renew_now, for revoke-now."""

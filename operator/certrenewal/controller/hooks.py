@@ -137,6 +137,8 @@ class Hooks:
 
     def want(self, renewal: Renewal) -> None:
         """Deliver what this CertRenewal owes by its status, which was just written or was right as it is."""
+        if not renewal.spec.get("hooks") and not self._has_any(renewal.key):
+            return
         deliveries = self._deliveries(renewal.key, renewal.status)
         self._drop_told(renewal)
         now, mark, denied = self._clock(), own_mark(renewal.status), self._not_before.get(renewal.key, {})
@@ -147,6 +149,12 @@ class Hooks:
                 job = _Job(key=renewal.key, hook=hook.name, mark=mark, generation=renewal.generation)
                 jobs[job] = max(at, denied.get(job, at))
         self._replace(renewal.key, jobs)
+
+    def _has_any(self, key: Key) -> bool:
+        """Whether there is anything left of hooks that were asked for."""
+        if key in self._waiting or key in self._outcomes or key in self._not_before:
+            return True
+        return any(owner == key for owner, _ in self._under_way)
 
     def see_secret(self, key: Key) -> None:
         """News of a Secret: what was refused because of it may be taken now."""

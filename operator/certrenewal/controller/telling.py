@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
+from cryptography import x509
+
 from certrenewal import metrics
 from certrenewal.controller.cache import Cache, Key, Renewal, parse_renewal
 from certrenewal.controller.obtaining import Obtained
@@ -133,8 +135,9 @@ class Teller:
         duration = obtained.duration if obtained else observed.asked_duration
         plan = observed.plan(leaf, obtained=self._clock() if obtained else observed.obtained)
         chain = obtained.issued.chain if obtained else observed.held.chain
-        root = _root(leaf, observed, obtained, recorded)
-        status = with_certificate(renewal.status, leaf, due=plan.due, duration=duration, root=root)
+        found = obtained.issued.root if obtained else observed.root
+        issuer, root = chain.issuer(found) if chain else None, _root(leaf, found, recorded)
+        status = with_certificate(renewal.status, leaf, due=plan.due, duration=duration, issuer=issuer, root=root)
         status = without_failure(status)
         if obtained is not None:
             route = obtained.issued.route
@@ -408,10 +411,10 @@ def _digest(bundle: bytes) -> str:
     return hashlib.sha256(bundle).hexdigest()[:16]
 
 
-def _root(leaf: Leaf, observed: Observed, obtained: Obtained | None, recorded: Recorded) -> str | None:
+def _root(leaf: Leaf, found: x509.Certificate | None, recorded: Recorded) -> str | None:
     """The fingerprint of the root that a leaf leads to; what was recorded, where the roots are not known now."""
-    if root := obtained.issued.root if obtained else observed.root:
-        return fingerprint(root)
+    if found is not None:
+        return fingerprint(found)
     return recorded.root if recorded.fingerprint == leaf.fingerprint else None
 
 

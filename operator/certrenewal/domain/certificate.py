@@ -6,9 +6,9 @@ import binascii
 import functools
 import hashlib
 import itertools
+import re
 import warnings
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -20,6 +20,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certrenewal.domain.keys import KeyAlgorithm
 from certrenewal.domain.names import InvalidName, Kind, Name, parse_name
+
+# Names and serials that cryptography merely dislikes, a long common name say, are the issuer's business.
+warnings.filterwarnings("ignore", category=UserWarning, module=re.escape(__name__))
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
@@ -49,11 +52,7 @@ class Leaf:
     @functools.cached_property
     def issuer(self) -> str:
         """The issuer's distinguished name (RFC 4514)."""
-        try:
-            with _without_complaints():
-                return self.certificate.issuer.rfc4514_string()
-        except Exception:  # noqa: BLE001 - as in parse_chain
-            return "somebody whose name cannot be read"
+        return _text_of(lambda: self.certificate.issuer)
 
     @functools.cached_property
     def algorithm(self) -> KeyAlgorithm | None:
@@ -111,6 +110,12 @@ class Chain:
         last = self.certificates[-1]
         return next((root for root in roots if last == root or _issuer_is_issued_by(last, root)), None)
 
+    def issuer(self, root: x509.Certificate | None) -> str:
+        """The distinguished name of the leaf's issuer (RFC 4514), read of that one where it leads to ``root``."""
+        if root is None:
+            return self.leaf.issuer
+        return _subject(self.certificates[1] if len(self.certificates) > 1 else root)
+
     def holds(self, roots: Iterable[x509.Certificate]) -> bool:
         """Whether it leads to one of these roots."""
         return self.root(roots) is not None
@@ -128,8 +133,7 @@ def parse_chain(pem: bytes) -> Chain:
     try:
         *blocks, rest = pem.split(_END)
         leaf, *others = (b"".join(block.partition(_BEGIN)[2].split()) for block in blocks)
-        with _without_complaints():
-            first, issuers = _leaf(_der(leaf)), () if _BEGIN in rest else _issuers(others)
+        first, issuers = _leaf(_der(leaf)), () if _BEGIN in rest else _issuers(others)
     except Exception as failure:  # noqa: BLE001 - the parser raises a dozen types on hostile extensions
         raise Malformed(f"no readable certificate chain ({type(failure).__name__})") from None
     texts = (leaf, *others[: len(issuers)])
@@ -160,11 +164,6 @@ def _issuer(der: bytes) -> x509.Certificate:
 
 def load_certificates(pem: bytes) -> list[x509.Certificate]:
     """Read one or more PEM certificates; Malformed where there is none."""
-    with _without_complaints():
-        return _loaded(pem)
-
-
-def _loaded(pem: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError:
@@ -174,15 +173,9 @@ def _loaded(pem: bytes) -> list[x509.Certificate]:
 def serial_of(der: bytes) -> str | None:
     """The serial of a certificate in DER, in decimal; None where it cannot be read."""
     try:
-        with _without_complaints():
-            return str(x509.load_der_x509_certificate(der).serial_number)
+        return str(x509.load_der_x509_certificate(der).serial_number)
     except Exception:  # noqa: BLE001 - as in parse_chain
         return None
-
-
-def _without_complaints() -> AbstractContextManager[object]:
-    """Names and serials that cryptography merely dislikes, a long common name say, are the issuer's business."""
-    return warnings.catch_warnings(action="ignore", category=UserWarning)
 
 
 def load_key(pem: bytes) -> PrivateKey:
@@ -232,6 +225,18 @@ def algorithm_of(key: PublicKeyTypes) -> KeyAlgorithm | None:
 
 
 @functools.lru_cache(maxsize=64)  # of the few CA certificates
+def _subject(certificate: x509.Certificate) -> str:
+    return _text_of(lambda: certificate.subject)
+
+
+def _text_of(name: Callable[[], x509.Name]) -> str:
+    try:
+        return name().rfc4514_string()
+    except Exception:  # noqa: BLE001 - as in parse_chain
+        return "somebody whose name cannot be read"
+
+
+@functools.lru_cache(maxsize=64)  # as above
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 of the DER, in lower-case hexadecimal."""
     return certificate.fingerprint(hashes.SHA256()).hex()

@@ -30,7 +30,7 @@ def compact(status: Status) -> Status:
 
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC with whole seconds, as Kubernetes writes times."""
-    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def moment_of(text: str | None) -> datetime | None:
@@ -80,15 +80,24 @@ def condition_of(status: Status, kind: str) -> Mapping[str, Any]:
 
 
 def with_certificate(
-    status: Status, leaf: Leaf, *, due: datetime, duration: timedelta | None, root: str | None = None
+    status: Status,
+    leaf: Leaf,
+    *,
+    due: datetime,
+    duration: timedelta | None,
+    issuer: str | None = None,
+    root: str | None = None,
 ) -> Status:
-    """The status with the certificate at hand, the fingerprint of its root, and the time of its renewal."""
+    """The status with the certificate at hand, the fingerprint of its root, and the time of its renewal.
+
+    ``issuer`` is its distinguished name, where it is known without reading the leaf once more.
+    """
     certificate = {
         "serial": leaf.serial,
         "fingerprint": leaf.fingerprint,
         "notBefore": timestamp(leaf.not_before),
         "notAfter": timestamp(leaf.not_after),
-        "issuer": leaf.issuer,
+        "issuer": issuer or leaf.issuer,
         "names": [str(name) for name in leaf.names],
         **({"root": root} if root else {}),
         **({"duration": format_duration(duration)} if duration else {}),
@@ -309,7 +318,7 @@ def difference(before: Status, after: Status) -> dict[str, Any]:
         if old == new:
             continue
         # A merge patch keeps what it does not name: members that went away have to be named.
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
+        if isinstance(old, dict) and isinstance(new, dict):
             patch[key] = {**{gone: None for gone in old if gone not in new}, **new}
         else:
             patch[key] = list(new) if isinstance(new, History) else new

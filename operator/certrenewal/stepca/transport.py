@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ssl
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -117,9 +118,14 @@ def _json(text: bytes) -> dict[str, Any] | None:
 def _skew(response: aiohttp.ClientResponse) -> timedelta | None:
     """The CA's Date (RFC 9110 §6.6.1, whole seconds) against our clock."""
     try:
-        return parsedate_to_datetime(response.headers["Date"]) - datetime.now(UTC)
+        return _moment(response.headers["Date"]) - datetime.now(UTC)
     except (KeyError, ValueError, TypeError):
         return None
+
+
+@functools.lru_cache(maxsize=1)  # in a burst, hundreds of answers have the same
+def _moment(date: str) -> datetime:
+    return parsedate_to_datetime(date)
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> timedelta | None:
