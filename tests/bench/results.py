@@ -7,6 +7,7 @@ import platform
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 
 PAGE = Path("docs/benchmarks.md")
@@ -20,6 +21,7 @@ class Figure:
     scenario: str
     quantity: str
     values: tuple[float, ...]
+    day: str = ""  # when it was measured, in UTC; "" where that is not known
 
     @property
     def spread(self) -> tuple[float, float, float]:
@@ -27,10 +29,10 @@ class Figure:
         return min(self.values), statistics.median(self.values), max(self.values)
 
 
-def collect(scenario: str, runs: Iterable[Mapping[str, float]]) -> list[Figure]:
+def collect(scenario: str, runs: Iterable[Mapping[str, float]], *, day: date) -> list[Figure]:
     """The figures of the runs of one scenario, in the order of the first run."""
     known = list(runs)
-    return [Figure(scenario, quantity, tuple(run[quantity] for run in known)) for quantity in known[0]]
+    return [Figure(scenario, quantity, tuple(run[quantity] for run in known), day.isoformat()) for quantity in known[0]]
 
 
 def percentile(values: Iterable[float], share: float) -> float:
@@ -62,7 +64,9 @@ def _read(json_file: Path) -> list[Figure]:
     if not json_file.exists():
         return []
     found = json.loads(json_file.read_text())["figures"]
-    return [Figure(entry["scenario"], entry["quantity"], tuple(entry["values"])) for entry in found]
+    return [
+        Figure(entry["scenario"], entry["quantity"], tuple(entry["values"]), entry.get("day", "")) for entry in found
+    ]
 
 
 def machine() -> str:
@@ -76,11 +80,12 @@ def machine() -> str:
 
 def _table(figures: list[Figure], versions: Mapping[str, str]) -> str:
     rows = [
-        f"| {figure.scenario} | {figure.quantity} | {' | '.join(map(_rounded, figure.spread))} | {len(figure.values)} |"
+        f"| {figure.scenario} | {figure.quantity} | {' | '.join(map(_rounded, figure.spread))} | {len(figure.values)} | "
+        f"{figure.day} |"
         for figure in figures
     ]
     used = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-    header = ["| scenario | quantity | min | median | max | runs |", "|---|---|---|---|---|---|"]
+    header = ["| scenario | quantity | min | median | max | runs | measured |", "|---|---|---|---|---|---|---|"]
     return "\n".join([f"{machine()}; {used}.", "", *header, *rows])
 
 
