@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench.cost import is_write, memory, moment
+from tests.bench.cost import first_writes, memory
 from tests.bench.stage import FREE, UNLIMITED, Stage, stage
 from tests.testbed.api import Manifest
 from tests.testbed.controlplane import ControlPlane
-from tests.testbed.processes import until
 
 
 def issue(plane: ControlPlane, folder: Path, size: int) -> dict[str, float]:
@@ -48,17 +47,9 @@ def over_concurrency(plane: ControlPlane, folder: Path, size: int, places: Seque
 def _burst(on: Stage, size: int) -> dict[str, float]:
     """From the moment when an operator that knows everything begins to lead."""
     records, meter = on.records(), on.meter()
-    seen: list[Manifest] = []
-
-    def written() -> bool:
-        seen.extend(records.new())
-        return sum(is_write(record, "secrets") for record in seen) >= size and (
-            sum(is_write(record, "events", "create") for record in seen) >= size
-        )
-
-    until(written, 60 + size / 10, f"{size} Secrets written")
+    seen = records.await_writes(size, ("secrets", "patch"), ("events", "create"), timeout=60 + size / 10)
     meter.stop()
-    times = sorted(moment(record) for record in seen if is_write(record, "secrets"))
+    times = sorted(first_writes(seen, "secrets").values())
     assert on.ready() == size
     sent = Counter(map(_what, seen))
     del sent["leases"]

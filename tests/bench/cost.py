@@ -7,13 +7,14 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from tests.testbed.api import Manifest
 from tests.testbed.controlplane import ControlPlane, Request
+from tests.testbed.processes import until
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -85,6 +86,32 @@ class Records:
                 del self._unread[: index + 1]
                 return record
         return None
+
+    def await_writes(self, size: int, *kinds: tuple[str, str], timeout: float) -> list[Manifest]:
+        """What came until so many objects had each kind of write (resource, verb); each record is read once."""
+        seen: list[Manifest] = []
+        written: dict[tuple[str, str], set[str]] = {kind: set() for kind in kinds}
+
+        def enough() -> bool:
+            for record in self.new():
+                seen.append(record)
+                for kind in kinds:
+                    if is_write(record, *kind):
+                        # An Event has no name in the record of its creation.
+                        written[kind].add(record["objectRef"].get("name") or record["auditID"])
+            return all(len(found) >= size for found in written.values())
+
+        until(enough, timeout, f"{', '.join(f'{verb} {resource}' for resource, verb in kinds)}, {size} times")
+        return seen
+
+
+def first_writes(records: Iterable[Manifest], resource: str) -> dict[str, float]:
+    """When each object of a kind was first patched, by its name: the answer's time, in seconds since the epoch."""
+    found: dict[str, float] = {}
+    for record in records:
+        if is_write(record, resource):
+            found.setdefault(record["objectRef"]["name"], moment(record))
+    return found
 
 
 def is_write(record: Manifest, resource: str, verb: str = "patch", subresource: str | None = None) -> bool:

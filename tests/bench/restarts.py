@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.bench.cost import first_writes
 from tests.bench.results import percentile
-from tests.bench.stage import FREE, Stage, now, stage
+from tests.bench.stage import FREE, Stage, stage
 from tests.testbed import manifests
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.processes import until
@@ -25,16 +26,16 @@ def budget(plane: ControlPlane, folder: Path, size: int) -> dict[str, float]:
             on.site.order(on.namespace, name, duration=f"{2000 - names.index(name)}m")
         until(lambda: on.ready() == size, 60 + size / 5, "certificates")
         deploy(on, names)
-        since = now()
+        records = on.records()
         on.renew(names, "1")
-        until(lambda: len(on.patches("deployments", since)) == size, 60 + size * 60 / BUDGET * 1.5, "every restart")
-        times = on.patches("deployments", since)
+        seen = records.await_writes(size, ("deployments", "patch"), timeout=60 + size * 60 / BUDGET * 1.5)
+        times = first_writes(seen, "deployments")
     # What the bucket held goes at once, and in the order in which the renewals came; the order is that of the rest.
     order = sorted(times, key=times.__getitem__)
     burst = BUDGET // 4
     waited = order[burst:]
     wrong = sum(one < other for one, other in itertools.pairwise(waited))
-    minutes = (max(times.values()) - times[order[burst]]).total_seconds() / 60
+    minutes = (max(times.values()) - times[order[burst]]) / 60
     return {"restarts a minute after the burst": (len(waited) - 1) / minutes, "out of order by expiry": float(wrong)}
 
 
@@ -61,20 +62,19 @@ def latency(plane: ControlPlane, folder: Path, size: int) -> dict[str, float]:
     with stage(plane, folder, "bench-latency", FREE) as on:
         on.orders(names)
         deploy(on, names)
-        since = now()
-        meter = on.meter()
+        records, meter = on.records(), on.meter()
         on.renew(names, "1")
-        until(lambda: len(on.patches("deployments", since)) == size, 60 + size, "every restart")
+        requests = records.await_writes(size, ("deployments", "patch"), timeout=60 + size)
         meter.stop()
+        secrets, templates = first_writes(requests, "secrets"), first_writes(requests, "deployments")
         until(lambda: on.rolled_out() == size, 60 + size, "every rollout told")
-        secrets, templates = on.patches("secrets", since), on.patches("deployments", since)
-        requests = on.requests(since)
+        requests += records.new()
         bare = bare_patch(on, names)
-    delays = [(templates[name] - secrets[name]).total_seconds() * 1000 for name in names]
+    delays = [(templates[name] - secrets[name]) * 1000 for name in names]
     return {
         "Secret to template p50, ms": percentile(delays, 0.5),
         "Secret to template p95, ms": percentile(delays, 0.95),
-        "first Secret to last template, s": (max(templates.values()) - min(secrets.values())).total_seconds(),
+        "first Secret to last template, s": max(templates.values()) - min(secrets.values()),
         "p50 in patches by a bare client": percentile(delays, 0.5) / bare,
         "requests for a renewal with its restart": len(requests) / size,
         "requests for the restart alone": sum(map(is_for_restart, requests)) / size,

@@ -64,7 +64,8 @@ class Stage:
 
     def _lead(self, holder: str) -> None:
         """Have the Lease held for an hour, or by nobody."""
-        spec = {"holderIdentity": holder, "leaseDurationSeconds": 3600, "renewTime": f"{now():%Y-%m-%dT%H:%M:%S.%fZ}"}
+        now = datetime.datetime.now(datetime.UTC)
+        spec = {"holderIdentity": holder, "leaseDurationSeconds": 3600, "renewTime": f"{now:%Y-%m-%dT%H:%M:%S.%fZ}"}
         self.site.plane.merge_patch("leases.coordination.k8s.io", SYSTEM, LEASE, {"spec": spec})
 
     def ready(self) -> int:
@@ -102,19 +103,6 @@ class Stage:
         """The operator's requests to the API server from now on."""
         return Records(self.site.plane, account_name(SYSTEM, self.site.operator.account))
 
-    def requests(self, since: datetime.datetime) -> list[Manifest]:
-        """The operator's requests to the API server."""
-        return self.site.plane.audit(account_name(SYSTEM, self.site.operator.account), since=since)
-
-    def patches(self, resource: str, since: datetime.datetime) -> dict[str, datetime.datetime]:
-        """When each object of a kind was first patched by the operator in this namespace: the answer's time."""
-        found: dict[str, datetime.datetime] = {}
-        for record in self.requests(since):
-            about = record.get("objectRef") or {}
-            if record["verb"] == "patch" and about.get("resource") == resource and "subresource" not in about:
-                found.setdefault(about["name"], _moment(record["stageTimestamp"]))
-        return found
-
 
 def _earlier(entry: Mapping[str, str], number: int) -> Manifest:
     """The entry of a certificate that was renewed so many times since, each time before two thirds of its life."""
@@ -136,11 +124,6 @@ def _is_true(item: Manifest, kind: str) -> bool:
 
 def _moment(text: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(text)
-
-
-def now() -> datetime.datetime:
-    """The time, as audit records tell it."""
-    return datetime.datetime.now(datetime.UTC)
 
 
 @contextmanager
