@@ -26,8 +26,8 @@ from certrenewal.domain.spec import WorkloadRef, parse_spec
 from certrenewal.domain.standing import rolled_out, stand
 from certrenewal.domain.status import (
     Condition,
+    Recorded,
     Status,
-    read_recorded,
     with_certificate,
     with_condition,
     with_renewal,
@@ -168,7 +168,7 @@ class Fleet:
         renewal = self.cache.renewals[key]
         spec, now = parse_spec(key.name, renewal.spec), self.clock()
         current = current_of(renewal.status, spec, refused=self.queue.refusals(key.namespace))
-        standings = stand(self.cache.dependents(renewal.secret), current, read_recorded(renewal.status), now)
+        standings = stand(self.cache.dependents(renewal.secret), current, Recorded(renewal.status), now)
         status = with_workloads(renewal.status, standings)
         self.write(key, with_condition(status, rolled_out(standings), generation=1, now=now))
         for standing in standings:

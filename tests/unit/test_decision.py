@@ -16,6 +16,7 @@ from certrenewal.domain.observed import Held, Observed, read_held
 from certrenewal.domain.policy import LabelSelector
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import Percent
+from certrenewal.domain.status import Recorded
 from tests.unit.builders import (
     DAY,
     NOON,
@@ -372,7 +373,7 @@ def test_the_ca_is_asked_for_the_duration_and_told_the_longest() -> None:
 def test_which_names_are_meant(wanted: Any, in_the_secret: list[str] | None, last_seen: Any, found: Any) -> None:
     crt = b"" if in_the_secret is None else CA.bundle(CA.leaf(in_the_secret, common_name=""))
 
-    o = observed(crt=crt, spec={"names": wanted}, known_names=last_seen)
+    o = observed(crt=crt, spec={"names": wanted}, recorded=Recorded({"certificate": {"names": [*map(str, last_seen)]}}))
 
     assert o.names == found
 

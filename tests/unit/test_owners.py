@@ -13,7 +13,7 @@ from certrenewal.domain.reload import Reload
 from certrenewal.domain.rollout import State, Workload, mark
 from certrenewal.domain.spec import Restart, WorkloadRef
 from certrenewal.domain.standing import Current, excuse, stand
-from certrenewal.domain.status import Ran, read_recorded
+from certrenewal.domain.status import Ran, Recorded
 from tests.unit.builders import NOON, WEB, a_workload
 from tests.unit.test_cache import a_renewal
 
@@ -159,7 +159,7 @@ OLD, NEW = "a" * 64, "b" * 64
 
 def standings(cache: Cache, restart: Restart) -> dict[str, tuple[State, str]]:
     current = Current(secret="web-tls", runs=Ran(mark(NEW)), restart=restart)
-    recorded = read_recorded({"certificate": {"fingerprint": OLD}})
+    recorded = Recorded({"certificate": {"fingerprint": OLD}})
     found = stand(cache.dependents(WEB_TLS), current, recorded, NOON)
     return {str(standing.ref): (standing.state, standing.message) for standing in found}
 

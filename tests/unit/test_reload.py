@@ -247,7 +247,7 @@ def test_a_selector_becomes_a_query(selector: dict[str, Any], text: str) -> None
 # -- how it stands -----------------------------------------------------------------------------------------------------
 
 NEW = "b" * 16
-FRESH = Recorded(fingerprint="a" * 64, names=(), duration=None, obtained=None, failures=0, renew_now="", workloads={})
+FRESH = Recorded({"certificate": {"fingerprint": "a" * 64}})
 
 
 def stands(body: dict[str, Any], **changes: Any) -> Standing:

@@ -10,7 +10,7 @@ from certrenewal.domain import annotation
 from certrenewal.domain.rollout import State, parse_workload
 from certrenewal.domain.stakater import AUTO, EXCLUDED, IGNORE, NAMED, SEARCH, SECRET_AUTO, read_reloader
 from certrenewal.domain.standing import Current, stand
-from certrenewal.domain.status import Ran, read_recorded
+from certrenewal.domain.status import Ran, Recorded
 from tests.unit.builders import NOON
 
 NONE = "has no reloader.stakater.com annotation"
@@ -89,7 +89,7 @@ def test_the_option_decides_whether_they_are_read(as_reloader: bool, own: dict[s
     )
     before = {"workloads": [{"kind": "Deployment", "name": "web", "state": "Healthy", "fingerprint": "old"}]}
 
-    (standing,) = stand([workload], Current(secret="web-tls", runs=Ran("new")), read_recorded(before), NOON)
+    (standing,) = stand([workload], Current(secret="web-tls", runs=Ran("new")), Recorded(before), NOON)
 
     assert standing.state is state
     assert standing.message == (NONE if as_reloader and not own else "")

@@ -5,6 +5,7 @@ The certificate in the Secret is ``NEW`` throughout, the one before it ``OLD``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +18,7 @@ from certrenewal.domain.reasons import Reason
 from certrenewal.domain.rollout import State, Turn, Workload, mark, mark_key
 from certrenewal.domain.spec import Restart, WorkloadRef
 from certrenewal.domain.standing import LONGEST_WORDS, PATIENCE, Current, next_change, rolled_out, stand
-from certrenewal.domain.status import Condition, Ran, Recorded, Standing
+from certrenewal.domain.status import Condition, Ran, Recorded, Standing, with_workloads
 from certrenewal.domain.window import Window
 from tests.unit.builders import DAY, NOON, WEB, a_workload
 
@@ -28,15 +29,13 @@ NOTHING = object()
 
 def recorded(fingerprint: str | None, web: Any = NOTHING) -> Recorded:
     """What the last status says: which certificate the Secret held, and which one the workload ran."""
-    return Recorded(
-        obtained=None,
-        fingerprint=fingerprint,
-        names=(),
-        duration=None,
-        failures=0,
-        renew_now="",
-        workloads={} if web is NOTHING else {WEB: Ran(mark(web) if web else "")},
-    )
+    return told(fingerprint, {} if web is NOTHING else {WEB: Ran(mark(web) if web else "")})
+
+
+def told(fingerprint: str | None, runs: Mapping[WorkloadRef, Ran]) -> Recorded:
+    """The same of any workloads."""
+    standings = [Standing(ref=ref, state=State.HEALTHY, runs=ran) for ref, ran in runs.items()]
+    return Recorded(with_workloads({"certificate": {"fingerprint": fingerprint}}, standings))
 
 
 def marked(fingerprint: str | None, **changes: Any) -> Workload:
@@ -130,18 +129,7 @@ def test_a_restart_is_owed_once(template: str | None, last: str | None, ran: Any
     template = NEW if before.state is State.PENDING else template
 
     after = standing(marked(template), recorded(last, ran), fresh=fresh)
-    next_look = standing(
-        marked(template),
-        Recorded(
-            fingerprint=NEW,
-            names=(),
-            duration=None,
-            obtained=None,
-            failures=0,
-            renew_now="",
-            workloads={WEB: after.runs},
-        ),
-    )
+    next_look = standing(marked(template), told(NEW, {WEB: after.runs}))
 
     assert after.state is State.HEALTHY
     assert next_look == after
@@ -262,9 +250,9 @@ CANARY, FIRST, SECOND = Turn(follows=False, order=9), Turn(follows=True, order=-
 HOUR = timedelta(hours=1)
 
 
-def ran(*refs: WorkloadRef, until: datetime | None = NOON + DAY, **changes: Any) -> Recorded:
+def ran(*refs: WorkloadRef, until: datetime | None = NOON + DAY) -> Recorded:
     """The last status: everybody runs the certificate before this one, which ends at ``until``."""
-    return replace(recorded(OLD), workloads={ref: Ran(mark(OLD), until) for ref in refs}, **changes)
+    return told(OLD, {ref: Ran(mark(OLD), until) for ref in refs})
 
 
 def stands(*workloads: Workload, now: datetime = NOON, **certificate: Any) -> dict[str, Standing]:
@@ -390,12 +378,12 @@ def test_a_restart_must_come_before_the_certificate_ends_that_runs(
 
 def since(moment: datetime | None, ref: WorkloadRef = DB) -> Recorded:
     """The last status: the workload was restarted for the certificate at ``moment``."""
-    return replace(recorded(NEW), workloads={ref: Ran(mark(NEW), NOON + DAY, moment)})
+    return told(NEW, {ref: Ran(mark(NEW), NOON + DAY, moment)})
 
 
 def test_a_restart_is_dated_by_the_first_look_that_finds_it() -> None:
     (first,) = stand([marked(NEW, complete=False)], a_certificate(), ran(WEB), NOON + HOUR)
-    last = replace(recorded(NEW), workloads={WEB: first.runs})
+    last = told(NEW, {WEB: first.runs})
     (second,) = stand([marked(NEW, complete=False)], a_certificate(), last, NOON + 2 * HOUR)
 
     assert first.runs.since == second.runs.since == NOON + HOUR

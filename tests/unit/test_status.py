@@ -21,6 +21,7 @@ from certrenewal.domain.status import (
     HISTORY,
     Condition,
     Ran,
+    Recorded,
     Standing,
     Status,
     came_by_itself,
@@ -29,7 +30,6 @@ from certrenewal.domain.status import (
     follows_sibling,
     is_pending,
     moment_of,
-    read_recorded,
     roots_in_use,
     timestamp,
     with_certificate,
@@ -347,7 +347,7 @@ def test_what_was_written_is_read_back() -> None:
     status = with_failure(status, reason=Reason.CONFLICT, message="", now=NOON, attempt_at=None)
     status = with_workloads(status, [a_standing("web", State.PENDING)])
 
-    recorded = read_recorded(json.loads(json.dumps(status)))
+    recorded = Recorded(json.loads(json.dumps(status)))
 
     assert recorded.fingerprint == leaf.fingerprint
     assert recorded.names == leaf.names
@@ -366,7 +366,7 @@ def test_what_was_written_is_read_back() -> None:
     ],
 )
 def test_an_empty_status_records_nothing(status: Status) -> None:
-    recorded = read_recorded(status)
+    recorded = Recorded(status)
 
     assert (recorded.fingerprint, recorded.names, recorded.duration) == (None, (), None)
     assert (recorded.failures, recorded.renew_now, recorded.workloads) == (0, "", {})
@@ -374,7 +374,7 @@ def test_an_empty_status_records_nothing(status: Status) -> None:
 
 @pytest.mark.parametrize("part", [{"names": ["a..b"]}, {"duration": "for ever"}], ids=str)
 def test_what_cannot_be_read_back_counts_as_absent(part: dict[str, Any]) -> None:
-    recorded = read_recorded({"certificate": {"fingerprint": "ab", **part}})
+    recorded = Recorded({"certificate": {"fingerprint": "ab", **part}})
 
     assert (recorded.fingerprint, recorded.names, recorded.duration) == ("ab", (), None)
 
@@ -430,7 +430,7 @@ def test_what_each_workload_ran_and_since_when_is_read_back(entries: list[tuple[
         Standing(ref=WorkloadRef(kind, name), state=state, runs=runs, message="") for kind, name, state, runs in entries
     ]
 
-    recorded = read_recorded(json.loads(json.dumps(with_workloads({}, standings))))
+    recorded = Recorded(json.loads(json.dumps(with_workloads({}, standings))))
 
     assert recorded.workloads == {found.ref: found.runs for found in standings}
 

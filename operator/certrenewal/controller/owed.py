@@ -11,7 +11,7 @@ from certrenewal.controller.siblings import of_workload
 from certrenewal.domain.rollout import State, Workload, mark, mark_key
 from certrenewal.domain.spec import InvalidSpec, Spec, WorkloadRef, parse_spec
 from certrenewal.domain.standing import Current, stand
-from certrenewal.domain.status import Ran, Standing, Status, came_by_itself, moment_of, read_recorded
+from certrenewal.domain.status import Ran, Recorded, Standing, Status, came_by_itself, moment_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ def _debts(cache: Cache, workload: Workload, refused: Mapping[WorkloadRef, str],
         except InvalidSpec:
             continue
         current = current_of(renewal.status, spec, refused=refused)
-        standings = stand(cache.dependents(renewal.secret), current, read_recorded(renewal.status), now)
+        standings = stand(cache.dependents(renewal.secret), current, Recorded(renewal.status), now)
         for standing in standings:
             if standing.ref == workload.ref and (debt := debt_of(renewal, standing, current)):
                 yield debt

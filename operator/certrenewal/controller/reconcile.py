@@ -27,7 +27,7 @@ from certrenewal.domain.outputs import Outputs, all_keys, changes, content_of
 from certrenewal.domain.policy import Asker
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import DataKeys, Spec, parse_spec
-from certrenewal.domain.status import Recorded, Status, condition_of, follows_sibling, moment_of, read_recorded
+from certrenewal.domain.status import Recorded, Status, condition_of, follows_sibling, moment_of
 from certrenewal.domain.timing import SHORTEST_RETRY, retry_delay, silence
 from certrenewal.kube.errors import Conflict, NotFound, Rejected
 from certrenewal.kube.store import Secret, Store
@@ -145,7 +145,7 @@ class Reconciler:
         secret = self._still_empty(renewal) or await self._store.read_secret(renewal.key.namespace, spec.secret_name)
         if not stands_for(renewal, secret):
             return self._clock() + SHORTEST_RETRY  # the watch will show it
-        recorded = read_recorded(renewal.status)
+        recorded = Recorded(renewal.status)
         outputs = await self._outputs(renewal, spec, secret, recorded.formats)
         return await self._step(renewal, self._observe(renewal, spec, view, secret, recorded, outputs), secret)
 
@@ -193,7 +193,7 @@ class Reconciler:
                 labels=self._cache.labels.get(renewal.key.namespace, {}),
                 cluster_domain=self._cluster_domain,
             ),
-            known_names=recorded.names,
+            recorded=recorded,
             asked_duration=recorded.duration if known else None,
             obtained=recorded.obtained if known else None,
             immutable=secret.immutable if secret else False,
@@ -310,7 +310,7 @@ class Reconciler:
     ) -> datetime:
         now, leaf = self._clock(), observed.leaf
         remaining = leaf.not_after - now if leaf else timedelta(0)
-        failures = read_recorded(renewal.status).failures + 1
+        failures = Recorded(renewal.status).failures + 1
         if isinstance(failure, Refused) or (isinstance(failure, BadAnswer) and failures > MOST_BAD_ANSWERS):
             until = now + silence(remaining)
         else:

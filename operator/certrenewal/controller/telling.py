@@ -36,7 +36,6 @@ from certrenewal.domain.status import (
     condition_of,
     difference,
     moment_of,
-    read_recorded,
     timestamp,
     with_certificate,
     with_condition,
@@ -131,7 +130,7 @@ class Teller:
 
         ``first``: workloads of which nothing is known ran without a certificate.
         """
-        recorded = read_recorded(renewal.status)
+        recorded = Recorded(renewal.status)
         duration = obtained.duration if obtained else observed.asked_duration
         plan = observed.plan(leaf, obtained=self._clock() if obtained else observed.obtained)
         chain = obtained.issued.chain if obtained else observed.held.chain
@@ -198,7 +197,7 @@ class Teller:
         refused = self._restarts.refusals(renewal.key.namespace)
         current = current_of(status, spec, refused=refused, first=first, may_signal=self._may_signal)
         dependents = self._cache.dependents(renewal.secret)
-        standings = stand(dependents, current, read_recorded(renewal.status), now) if dependents else ()
+        standings = stand(dependents, current, Recorded(renewal.status), now) if dependents else ()
         status = self._with(renewal, with_workloads(status, standings), rolled_out(standings))
         if self._servers is not None:
             status = self._with_serving(renewal, status, spec, self._servers)
@@ -265,7 +264,7 @@ class Teller:
         workloads = self._cache.dependents(renewal.secret)
         if not workloads:
             return renewal
-        recorded = read_recorded(renewal.status)
+        recorded = Recorded(renewal.status)
         if recorded.fingerprint is not None or recorded.workloads:
             return renewal
         standings = stand(workloads, current_of({}, spec, refused={}), recorded, self._clock())
@@ -288,7 +287,7 @@ class Teller:
 
     async def repaired(self, renewal: Renewal, finding: Finding) -> None:
         """The roots were written again. Putting them beside a certificate just found is part of taking it over."""
-        if read_recorded(renewal.status).fingerprint is not None:
+        if Recorded(renewal.status).fingerprint is not None:
             await self._reporter.tell(about(renewal), Reason.REPAIRED, finding.message)
 
     async def condemned(self, renewal: Renewal, observed: Observed) -> Renewal:

@@ -25,9 +25,9 @@ from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import Spec
 from certrenewal.domain.status import (
     Condition,
+    Recorded,
     Status,
     condition_of,
-    read_recorded,
     timestamp,
     with_condition,
     without_failure,
@@ -165,7 +165,7 @@ class Tokens:
         except (Conflict, NotFound):
             return self._clock()  # somebody wrote in between: look again, and mint another
         except Rejected as failure:
-            until = now + retry_delay(read_recorded(renewal.status).failures + 1, timedelta(0))
+            until = now + retry_delay(Recorded(renewal.status).failures + 1, timedelta(0))
             finding = Finding(Reason.SECRET_NOT_WRITTEN, str(failure))
             await self._tell.failed(renewal, finding, good=False, attempt_at=until)
             return until

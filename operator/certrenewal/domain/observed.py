@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -15,6 +15,7 @@ from certrenewal.domain.names import Name
 from certrenewal.domain.outputs import Outputs
 from certrenewal.domain.policy import Asker
 from certrenewal.domain.spec import Spec
+from certrenewal.domain.status import Recorded
 from certrenewal.domain.timing import Plan, plan_renewal
 
 
@@ -57,7 +58,7 @@ class Observed:
     held: Held
     authority: AuthorityView
     asker: Asker
-    known_names: tuple[Name, ...] = ()
+    recorded: Recorded = field(default_factory=lambda: Recorded({}))
     asked_duration: timedelta | None = None
     obtained: datetime | None = None  # when the certificate at hand was had from the CA; None: not by us
     immutable: bool = False
@@ -89,7 +90,7 @@ class Observed:
     @property
     def names(self) -> tuple[Name, ...]:
         """The names wanted: those asked for, else those of the certificate at hand, else those last seen."""
-        return self.spec.names or (self.leaf.names if self.leaf else ()) or self.known_names
+        return self.spec.names or (self.leaf.names if self.leaf else ()) or self.recorded.names
 
     @property
     def key_algorithm(self) -> KeyAlgorithm:

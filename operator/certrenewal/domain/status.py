@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -211,56 +212,84 @@ class Revoking:
         return self.request == request and self.key != key
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True)  # without slots, for the properties that are kept
 class Recorded:
-    """What an earlier look wrote down and a later one builds on."""
+    """What an earlier look wrote down and a later one builds on; what cannot be read counts as absent."""
 
-    fingerprint: str | None
-    root: str | None = None  # the fingerprint of the root that it leads to
-    names: tuple[Name, ...]
-    duration: timedelta | None
-    obtained: datetime | None  # when that certificate was had from the CA; None: not by us
-    failures: int
-    renew_now: str
-    workloads: Mapping[WorkloadRef, Ran]
-    revoke_now: str = ""
-    revoking: Revoking | None = None
-    formats: frozenset[str] = frozenset()  # the keys of the Secret that hold other forms of ours
+    status: Status
 
+    @property
+    def _certificate(self) -> Mapping[str, Any]:
+        return self.status.get("certificate") or {}
 
-def read_recorded(status: Status) -> Recorded:
-    """Read a status back; what cannot be read counts as absent."""
-    certificate = status.get("certificate") or {}
-    latest: Mapping[str, Any] = next(iter(status.get("history") or ()), {})
-    ours = latest.get("fingerprint") == certificate.get("fingerprint")
-    try:
-        names = parse_names(certificate.get("names") or ())
-        duration = parse_duration(certificate["duration"]) if "duration" in certificate else None
-    except ValueError:
-        names, duration = (), None
-    return Recorded(
-        fingerprint=certificate.get("fingerprint"),
-        root=certificate.get("root"),
-        names=names,
-        duration=duration,
-        obtained=moment_of(latest.get("time")) if ours else None,
-        failures=int((status.get("failure") or {}).get("count", 0)),
-        renew_now=status.get("renewNow", ""),
-        revoke_now=status.get("revokeNow", ""),
-        revoking=_read_revoking(status.get("revoking") or {}),
-        workloads={
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the certificate at hand."""
+        return self._certificate.get("fingerprint")
+
+    @property
+    def root(self) -> str | None:
+        """The fingerprint of the root that it leads to."""
+        return self._certificate.get("root")
+
+    @functools.cached_property
+    def names(self) -> tuple[Name, ...]:
+        """Those that it carries."""
+        try:
+            return parse_names(self._certificate.get("names") or ())
+        except ValueError:
+            return ()
+
+    @functools.cached_property
+    def duration(self) -> timedelta | None:
+        """What was asked for; None: the CA's default, or nobody knows."""
+        try:
+            return parse_duration(self._certificate["duration"])
+        except (KeyError, ValueError):
+            return None
+
+    @property
+    def obtained(self) -> datetime | None:
+        """When it was had from the CA; None: not by us."""
+        latest: Mapping[str, Any] = next(iter(self.status.get("history") or ()), {})
+        return moment_of(latest.get("time")) if latest.get("fingerprint") == self.fingerprint else None
+
+    @property
+    def failures(self) -> int:
+        """The attempts that failed since the last that did not."""
+        return int((self.status.get("failure") or {}).get("count", 0))
+
+    @property
+    def renew_now(self) -> str:
+        """The value of the annotation that was honoured last."""
+        return str(self.status.get("renewNow", ""))
+
+    @property
+    def revoke_now(self) -> str:
+        """As renew_now."""
+        return str(self.status.get("revokeNow", ""))
+
+    @property
+    def revoking(self) -> Revoking | None:
+        """The request for another key that is about to be met."""
+        entry = self.status.get("revoking") or {}
+        request, key = entry.get("request"), entry.get("key")
+        return Revoking(request, key) if request and key else None
+
+    @functools.cached_property
+    def workloads(self) -> Mapping[WorkloadRef, Ran]:
+        """Which certificate each workload ran."""
+        return {
             WorkloadRef(entry["kind"], entry["name"]): Ran(
                 entry.get("fingerprint", ""), moment_of(entry.get("notAfter")), moment_of(entry.get("restartedAt"))
             )
-            for entry in status.get("workloads") or ()
-        },
-        formats=frozenset(status.get("formats") or ()),
-    )
+            for entry in self.status.get("workloads") or ()
+        }
 
-
-def _read_revoking(entry: Mapping[str, Any]) -> Revoking | None:
-    request, key = entry.get("request"), entry.get("key")
-    return Revoking(request, key) if request and key else None
+    @property
+    def formats(self) -> frozenset[str]:
+        """The keys of the Secret that hold other forms of ours."""
+        return frozenset(self.status.get("formats") or ())
 
 
 def with_revoking(status: Status, revoking: Revoking) -> Status:
