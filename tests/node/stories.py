@@ -24,6 +24,7 @@ MANIFESTS = Path(__file__).with_name("manifests")
 ROOTS = "certrenewal-roots-default"
 
 _PATIENCE = 30
+_SEEN = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +154,22 @@ def log_path(namespace: str, pod: str, **options: str) -> str:
     return f"/api/v1/namespaces/{namespace}/pods/{pod}/log?{urlencode(options)}"
 
 
-def await_meetings(node: Node, namespace: str, count: int = 20, target: str = "client") -> list[Meeting]:
+def await_well(node: Node, namespace: str, target: str = "client", *, patience: float = _PATIENCE) -> str:
+    """Wait until a client meets its server several times in a row, and the moment of the first of these.
+
+    On a busy node, the first packets of a pod may find no route yet: what it misses before is not the server's.
+    """
+    last: list[Meeting] = []
+
+    def well() -> bool:
+        last[:] = meetings(node, namespace, target)[-_SEEN:]
+        return len(last) == _SEEN and not failed(last)
+
+    until(well, patience, f"{target} connects")
+    return last[0].at
+
+
+def await_meetings(node: Node, namespace: str, count: int, target: str = "client") -> list[Meeting]:
     """Wait for so many more connections; all so far."""
     before = len(meetings(node, namespace, target))
     found: list[Meeting] = []

@@ -20,7 +20,6 @@ NEVER = manifests.prefixed(restart="Never")
 SIGNAL = manifests.prefixed(restart="Signal")
 
 _PATIENCE = 90
-_SEEN = 10
 _LAST = 20
 
 
@@ -147,19 +146,10 @@ def stage(site: NodeSite, namespace: str, *plans: Plan) -> dict[str, Stand]:
     for stand in stands.values():
         site.plane.await_rollout(namespace, stand.workload, timeout=_PATIENCE)
     stories.create(site.plane, *(_client(stand) for stand in stands.values()))
-    return {name: _begun(stand) for name, stand in stands.items()}
-
-
-def _begun(stand: Stand) -> Stand:
-    """The same, once its client has met it several times in a row."""
-    last: list[Meeting] = []
-
-    def well() -> bool:
-        last[:] = _met(stand)[-_SEEN:]
-        return len(last) == _SEEN and not stories.failed(last)
-
-    until(well, _PATIENCE, f"{stand.client} connects")
-    return replace(stand, began=last[0].at)
+    return {
+        name: replace(stand, began=stories.await_well(site.plane, namespace, _target(stand), patience=_PATIENCE))
+        for name, stand in stands.items()
+    }
 
 
 def _restarts(pod: Manifest) -> int:
@@ -190,6 +180,5 @@ def _client(stand: Stand) -> Manifest:
     )
 
 
-def _met(stand: Stand) -> list[Meeting]:
-    target = f"deployment/{stand.client}" if stand.plan.mutual else stand.client
-    return stories.meetings(stand.site.plane, stand.namespace, target)
+def _target(stand: Stand) -> str:
+    return f"deployment/{stand.client}" if stand.plan.mutual else stand.client
