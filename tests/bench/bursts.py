@@ -31,12 +31,18 @@ def renew(plane: ControlPlane, folder: Path, size: int) -> dict[str, float]:
         return _burst(on, size)
 
 
-def over_concurrency(plane: ControlPlane, folder: Path, size: int, places: Sequence[int]) -> dict[str, float]:
-    """The rate of renewals with each of these numbers of requests to the CA at a time."""
+def over_concurrency(_: ControlPlane, folder: Path, size: int, places: Sequence[int]) -> dict[str, float]:
+    """The rate of renewals with each of these numbers of requests to the CA at a time.
+
+    Each time on a cluster of its own: certificates of an earlier CA would be issued anew, and in the middle of it.
+    """
     figures: dict[str, float] = {}
     for number in places:
         limits = {**UNLIMITED, "concurrency": number}
-        with stage(plane, folder, f"bench-{number}", FREE, limits=limits) as on:
+        with (
+            ControlPlane(folder / f"plane-{number}") as plane,
+            stage(plane, folder / str(number), "bench-places", FREE, limits=limits) as on,
+        ):
             on.orders(names_of(size))
             with on.standing_by():
                 on.renew(names_of(size), "1")
@@ -52,7 +58,6 @@ def _burst(on: Stage, size: int) -> dict[str, float]:
     times = sorted(first_writes(seen, "secrets").values())
     assert on.ready() == size
     sent = Counter(map(_what, seen))
-    del sent["leases"]
     return {
         "certificates a second": (size - 1) / (times[-1] - times[0]),
         "requests to the API server each": sent.total() / size,
@@ -63,10 +68,9 @@ def _burst(on: Stage, size: int) -> dict[str, float]:
 
 
 def _what(record: Manifest) -> str:
-    """Verb and resource of a request; those about the Lease are no part of a renewal."""
-    about = record.get("objectRef") or {}
-    resource = "/".join(filter(None, (about.get("resource"), about.get("subresource"))))
-    return resource if resource == "leases" else f"{record['verb']} {resource}"
+    """Verb and resource of a request."""
+    about = record["objectRef"]
+    return f"{record['verb']} {'/'.join(filter(None, (about['resource'], about.get('subresource'))))}"
 
 
 def names_of(size: int) -> list[str]:

@@ -60,11 +60,11 @@ class Meter:
 
 
 class Records:
-    """The API server's audit records of one account, from now on, each once."""
+    """The API server's audit records of one account, from now on, each once; only those about one namespace, if asked."""
 
-    def __init__(self, plane: ControlPlane, user: str) -> None:
+    def __init__(self, plane: ControlPlane, user: str, namespace: str = "") -> None:
         self._file = plane.folder / "audit.log"
-        self._user = f'"username":"{user}"'
+        self._marks = (f'"username":"{user}"', f'"namespace":"{namespace}"' if namespace else "")
         self._position = self._file.stat().st_size
         self._unread: list[Manifest] = []
 
@@ -74,7 +74,7 @@ class Records:
             log.seek(self._position)
             lines = log.read().rpartition(b"\n")[0]
         self._position += len(lines) + 1 if lines else 0
-        came = [json.loads(line) for line in lines.decode().splitlines() if self._user in line]
+        came = [json.loads(line) for line in lines.decode().splitlines() if all(m in line for m in self._marks)]
         unread, self._unread = [*self._unread, *came], []
         return unread
 

@@ -100,8 +100,8 @@ class Stage:
         return Meter(site.plane, pids).start()
 
     def records(self) -> Records:
-        """The operator's requests to the API server from now on."""
-        return Records(self.site.plane, account_name(SYSTEM, self.site.operator.account))
+        """The operator's requests to the API server about this namespace, from now on."""
+        return Records(self.site.plane, account_name(SYSTEM, self.site.operator.account), self.namespace)
 
 
 def _earlier(entry: Mapping[str, str], number: int) -> Manifest:
