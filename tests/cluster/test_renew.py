@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from certrenewal.domain.status import moment_of
 from tests.cluster.site import PASSWORD_SECRET, SYSTEM, Site
 from tests.testbed import manifests
@@ -128,6 +130,30 @@ def test_a_certificate_too_short_for_a_token_is_renewed_by_mtls(site: Site, name
     site.await_new(namespace, after=first)
 
     assert last_route(site, namespace)[0] == "RenewMTLS"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("--kty=EC", "--curve=P-384"), id="P-384"),
+        pytest.param(("--kty=EC", "--curve=P-521"), id="P-521, which nobody can ask for here"),
+        pytest.param(("--kty=OKP", "--curve=Ed25519"), id="Ed25519"),
+        pytest.param(("--kty=RSA", "--size=2048"), id="RSA"),
+    ],
+)
+def test_a_certificate_made_by_hand_is_renewed_by_a_token_of_its_key(
+    site: Site, namespace: str, options: tuple[str, ...]
+) -> None:
+    crt, key = site.ca.certificate(f"web.{namespace}.svc", (), "24h", *options)
+    annotations = manifests.prefixed(renew="true")
+    site.plane.create(manifests.tls_secret("web-tls", namespace, crt, key, annotations=annotations))
+    first = site.await_ready(namespace)
+
+    site.plane.annotate("secrets", namespace, "web-tls", renew_now="one")
+    second = site.await_new(namespace, after=first)
+
+    assert last_route(site, namespace) == ("RenewToken", "RenewalRequested")
+    assert second.leaf.key_fingerprint == first.leaf.key_fingerprint
 
 
 def test_a_refused_renewal_goes_one_rung_down(site: Site, namespace: str) -> None:

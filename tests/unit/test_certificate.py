@@ -121,6 +121,19 @@ def test_a_kind_of_key_that_nobody_can_ask_for_is_no_fault(key: PrivateKey) -> N
 
 
 @pytest.mark.parametrize(
+    ("curve", "by_token"),
+    [
+        pytest.param(ec.SECP521R1(), True, id="P-521"),
+        pytest.param(ec.SECP224R1(), False, id="P-224, with which no JWS is signed"),
+    ],
+)
+def test_a_token_takes_a_curve_that_jws_knows(curve: ec.EllipticCurve, by_token: bool) -> None:
+    leaf = chain_of(CA.leaf(key=ec.generate_private_key(curve))).leaf
+
+    assert (leaf.can_renew_by_token, leaf.can_renew_by_mtls) == (by_token, True)
+
+
+@pytest.mark.parametrize(
     ("purposes", "signs", "lifetime", "by_token", "by_mtls"),
     [
         pytest.param([ExtendedKeyUsageOID.CLIENT_AUTH], True, DAY, True, True, id="client"),

@@ -26,6 +26,9 @@ warnings.filterwarnings("ignore", category=UserWarning, module=re.escape(__name_
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
+# How a token is signed with a key on each curve (RFC 7518 §3.4); on others, such as P-224, it cannot be.
+JWS_BY_CURVE = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+
 # step-ca verifies a renew token's chain one minute before its leaf ends: a shorter life never verifies.
 SHORTEST_TOKEN_RENEWAL = timedelta(minutes=1)
 
@@ -72,7 +75,9 @@ class Leaf:
     @property
     def can_renew_by_token(self) -> bool:
         """Whether step-ca takes a renew token signed by this leaf's key (reference: POST /renew, bearer)."""
-        return self.client_auth and self.signs and self.lifetime >= SHORTEST_TOKEN_RENEWAL
+        key = self.certificate.public_key()
+        has_algorithm = not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name in JWS_BY_CURVE
+        return self.client_auth and self.signs and has_algorithm and self.lifetime >= SHORTEST_TOKEN_RENEWAL
 
     @property
     def can_renew_by_mtls(self) -> bool:

@@ -8,7 +8,7 @@ import secrets
 import warnings
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -18,7 +18,7 @@ from joserfc.errors import SecurityWarning
 from joserfc.jws import JWSRegistry
 from joserfc.registry import HeaderParameter
 
-from certrenewal.domain.certificate import Chain, PrivateKey
+from certrenewal.domain.certificate import JWS_BY_CURVE, Chain, PrivateKey
 from certrenewal.domain.names import Name
 from certrenewal.stepca.provisioner import Provisioner
 
@@ -27,7 +27,7 @@ LIFETIME = timedelta(minutes=5)
 # step-ca looks for the chain under this name where nobody vouches for it but the CA's own records.
 _RENEW_HEADERS = JWSRegistry(
     header_registry={"x5cInsecure": HeaderParameter("X.509 Certificate Chain", "list[str]")},
-    algorithms=["ES256", "ES384", "RS256", "EdDSA"],
+    algorithms=["ES256", "ES384", "ES512", "RS256", "EdDSA"],
 )
 
 
@@ -101,11 +101,31 @@ def _validity(now: datetime, lifetime: timedelta) -> dict[str, Any]:
 
 def _own_key(key: PrivateKey) -> tuple[jwk.ECKey | jwk.RSAKey | jwk.OKPKey, str]:
     match key:
-        case ec.EllipticCurvePrivateKey(curve=ec.SECP384R1()):
-            return jwk.ECKey(key, key), "ES384"
-        case ec.EllipticCurvePrivateKey():
-            return jwk.ECKey(key, key), "ES256"
+        case ec.EllipticCurvePrivateKey(curve=curve):
+            return _ECKey(key, key), JWS_BY_CURVE[curve.name]
         case rsa.RSAPrivateKey():
-            return jwk.RSAKey(key, key), "RS256"
+            return _RSAKey(key, key), "RS256"
         case ed25519.Ed25519PrivateKey():
-            return jwk.OKPKey(key, key), "EdDSA"
+            return _OKPKey(key, key), "EdDSA"
+
+
+class _Unspelled:
+    """A key with no parameters of a JWK: to look for ``use`` and ``alg``, joserfc would spell out the private key."""
+
+    key_type: ClassVar[str]
+
+    @property
+    def dict_value(self) -> dict[str, Any]:
+        return {"kty": self.key_type}
+
+
+class _ECKey(_Unspelled, jwk.ECKey):
+    pass
+
+
+class _RSAKey(_Unspelled, jwk.RSAKey):
+    pass
+
+
+class _OKPKey(_Unspelled, jwk.OKPKey):
+    pass
