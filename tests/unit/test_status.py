@@ -37,7 +37,7 @@ from certrenewal.domain.status import (
     with_failure,
     with_renewal,
     with_workloads,
-    without_failure,
+    without,
 )
 from tests.unit.builders import DAY, NOON, WEB, a_leaf, names
 
@@ -287,7 +287,7 @@ def test_failures_are_counted_since_the_first() -> None:
 def test_after_a_success_failures_are_counted_anew() -> None:
     failing = with_failure({"restarts": "0/0"}, reason=Reason.CONFLICT, message="", now=NOON, attempt_at=None)
 
-    fine = without_failure(failing)
+    fine = without(failing, "failure")
 
     assert fine == {"restarts": "0/0"}
     again = with_failure(fine, reason=Reason.CONFLICT, message="", now=NOON + DAY, attempt_at=None)

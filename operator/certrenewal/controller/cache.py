@@ -32,7 +32,7 @@ class Renewal:
 
     key: Key
     uid: str
-    version: int
+    version: int = field(compare=False)
     generation: int
     created: str
     owner_uid: str | None  # of the Secret whose annotations it stands for; None: written by hand
@@ -43,11 +43,16 @@ class Renewal:
     finalizers: tuple[str, ...] = ()
     deleting: datetime | None = None  # since when it is to go, and waits for its finalizers
     token_now: str = ""
+    secret: Key = field(init=False, repr=False, compare=False)  # that it fills
+    urgency: float = field(init=False, repr=False, compare=False)  # when its certificate ends; 0: it has none
 
-    @property
-    def secret(self) -> Key:
-        """The Secret that it fills."""
-        return Key(self.key.namespace, self.spec.get("secretName") or self.key.name)
+    def __post_init__(self) -> None:
+        """Work out what is asked for most often."""
+        name = self.spec.get("secretName")
+        secret = Key(self.key.namespace, name) if name and name != self.key.name else self.key
+        object.__setattr__(self, "secret", secret)
+        ends = moment_of((self.status.get("certificate") or {}).get("notAfter"))
+        object.__setattr__(self, "urgency", ends.timestamp() if ends else 0.0)
 
     @property
     def authority(self) -> str:
@@ -64,12 +69,6 @@ class Renewal:
         """The Secret with the password of its key stores."""
         name = ((self.spec.get("pkcs12") or {}).get("passwordSecretRef") or {}).get("name")
         return Key(self.key.namespace, name) if name else None
-
-    @property
-    def urgency(self) -> float:
-        """When its certificate ends, as a timestamp; at once where it has none."""
-        ends = moment_of((self.status.get("certificate") or {}).get("notAfter"))
-        return ends.timestamp() if ends else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +189,9 @@ class Cache:
 
     def dependents(self, secret: Key) -> list[Workload]:
         """The workloads that use this Secret, and the owners that are restarted in their place."""
-        users = [self._workloads[secret.namespace, ref] for ref in self._users.get(secret, ())]
+        if secret not in self._users:
+            return []
+        users = [self._workloads[secret.namespace, ref] for ref in self._users[secret]]
         found = {workload.ref: workload for user in users for workload in (user, self._top(user))}
         return [self._whole(found[ref]) for ref in sorted(found)]
 
@@ -212,8 +213,7 @@ class Cache:
             return {renewal.key, *self.claims(renewal.secret)}
         rivals = self.claims(renewal.secret) | self.claims(known.secret) if known.secret != renewal.secret else set()
         # A status that is not ours is news too: a former leader's last write may have come late.
-        changed = replace(known, version=renewal.version) != renewal
-        return {renewal.key, *rivals} if changed else set()
+        return {renewal.key, *rivals} if known != renewal else set()
 
     def put_renewal(self, renewal: Renewal) -> None:
         """Remember what the API server answered to a write of ours, unless the watch showed something newer."""
@@ -223,13 +223,13 @@ class Cache:
             self._unlink(known)
         self.renewals[renewal.key] = renewal
         self._claims[renewal.secret].add(renewal.key)
-        if renewal.password_secret:
-            self._passwords[renewal.password_secret].add(renewal.key)
+        if password := renewal.password_secret:
+            self._passwords[password].add(renewal.key)
 
     def _unlink(self, renewal: Renewal) -> None:
         self._claims[renewal.secret].discard(renewal.key)
-        if renewal.password_secret:
-            self._passwords[renewal.password_secret].discard(renewal.key)
+        if password := renewal.password_secret:
+            self._passwords[password].discard(renewal.key)
 
     def lose_renewal(self, key: Key) -> set[Key]:
         """A CertRenewal is gone: its rivals and the Secret that may ask for it again."""

@@ -8,7 +8,7 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -147,7 +147,7 @@ class Operator:
                 clock=_now,
                 servers=self._inquiries,
                 hurry=self._touches.soon if self._touches else None,
-                aside=self._aside,
+                aside=lambda: _Aside(self._places),
             ),
             Choices(
                 cluster_domain=settings.cluster_domain,
@@ -179,6 +179,7 @@ class Operator:
     async def start(self) -> None:
         """Serve probes, stand for the Lease, and wait for work."""
         metrics.CERTIFICATES.gather = self._certificates
+        metrics.SCHEDULE.set_function(self.schedule.__len__)
         await self._probes.start()
         await self._until_installed()
         parts = {
@@ -357,15 +358,6 @@ class Operator:
         self.schedule.finish(key, due)
         metrics.LOOK_SECONDS.observe(time.perf_counter() - started)
 
-    @contextlib.asynccontextmanager
-    async def _aside(self) -> AsyncIterator[None]:
-        """While a look waits for a CA, another one works in its place."""
-        self._places.release()
-        try:
-            yield
-        finally:
-            await self._places.acquire()
-
     async def _look(self, key: Key) -> float | None:
         """One look, and when the next is due: soon where this one could not end."""
         try:
@@ -477,6 +469,19 @@ class Operator:
     def _urgency(self, key: Key) -> float:
         renewal = self.cache.renewals.get(key)
         return renewal.urgency if renewal else 0.0
+
+
+class _Aside:
+    """While a look waits for a CA, another one works in its place."""
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places = places
+
+    async def __aenter__(self) -> None:
+        self._places.release()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._places.acquire()
 
 
 def _now() -> datetime:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from certrenewal.controller.adoption import Adoption, stands_for
-from certrenewal.controller.cache import Cache, Key, Renewal, secret_meta, version_of
+from certrenewal.controller.cache import Cache, Key, Renewal, SecretMeta, secret_meta, version_of
 from certrenewal.controller.obtaining import Obtained, Queues, ask
 from certrenewal.controller.revoking import Revoker
 from certrenewal.controller.siblings import companion
@@ -425,7 +425,9 @@ class Reconciler:
         key = Key(secret.namespace, secret.name)
         known = self._cache.secrets.get(key)
         if known is not None and known.uid == secret.uid and int(known.version) < int(version):
-            self._cache.secrets[key] = replace(known, version=version)
+            self._cache.secrets[key] = SecretMeta(
+                key=key, uid=known.uid, version=version, annotations=known.annotations
+            )
 
 
 def _was_good(status: Status, secret: Secret, view: AuthorityView) -> bool:

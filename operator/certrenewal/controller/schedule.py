@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from certrenewal import metrics
 from certrenewal.controller.cache import Key
 
 # The longest sleep: a host that was suspended, or whose clock was set, is noticed within this many seconds.
@@ -36,7 +35,6 @@ class Schedule:
         self._running: set[Key] = set()
         self._again: set[Key] = set()
         self._closed = False
-        self._turn = asyncio.Lock()
         self._news = asyncio.Event()
         self._idle = asyncio.Event()
 
@@ -63,14 +61,9 @@ class Schedule:
             self._put(key, due)
         else:
             self._entries.pop(key, None)
-        metrics.SCHEDULE.set(len(self._entries))
 
     async def next(self) -> Key:
         """Wait for the most urgent key that is due, and take it."""
-        async with self._turn:  # one worker waits for news, and the others for their turn
-            return await self._next()
-
-    async def _next(self) -> Key:
         while True:
             self._promote()
             if not self._closed and (key := self._take()) is not None:

@@ -44,8 +44,8 @@ from certrenewal.domain.status import (
     with_revoked,
     with_revoking,
     with_workloads,
+    without,
     without_condition,
-    without_failure,
 )
 from certrenewal.domain.validity import doubts
 from certrenewal.kube.errors import NotFound
@@ -137,7 +137,7 @@ class Teller:
         found = obtained.issued.root if obtained else observed.root
         issuer, root = chain.issuer(found) if chain else None, _root(leaf, found, recorded)
         status = with_certificate(renewal.status, leaf, due=plan.due, duration=duration, issuer=issuer, root=root)
-        status = without_failure(status)
+        status = without(status, "failure")
         if obtained is not None:
             route = obtained.issued.route
             status = with_renewal(
@@ -186,7 +186,7 @@ class Teller:
         spec, content = observed.spec, content_of(observed.spec, observed.outputs, chain, key, observed.trusted)
         condition = written_condition(spec, observed.outputs, content)
         keys = recorded_keys(spec, observed.outputs, content)
-        status = {name: value for name, value in status.items() if name != "formats"}
+        status = without(status, "formats")
         if condition is None:
             return without_condition(status, "FormatsWritten")
         return self._with(renewal, {**status, **({"formats": keys} if keys else {})}, condition)
@@ -305,7 +305,7 @@ class Teller:
             if (failure.get("reason"), failure.get("message")) != (finding.reason, finding.message):
                 status = with_failure(status, reason=finding.reason, message=finding.message, now=now, attempt_at=None)
         else:
-            status = without_failure(status)
+            status = without(status, "failure")
         await self._trouble(renewal, status, finding, good=good)
         return leaf.not_after if leaf and leaf.not_after > now else None
 

@@ -30,7 +30,7 @@ from certrenewal.domain.status import (
     condition_of,
     timestamp,
     with_condition,
-    without_failure,
+    without,
 )
 from certrenewal.domain.timing import SHORTEST_RETRY, retry_delay
 from certrenewal.kube.errors import Conflict, NotFound, Rejected
@@ -260,7 +260,7 @@ class Tokens:
     async def _publish(
         self, renewal: Renewal, laid: Laid, ready: Condition, *, token_now: str | None = None
     ) -> Renewal:
-        status: Status = without_failure(bootstrap.with_laid(bootstrap.of_tokens(renewal.status), laid))
+        status: Status = without(bootstrap.with_laid(bootstrap.of_tokens(renewal.status), laid), "failure")
         if token_now:
             status = {**status, "tokenNow": token_now}
         status = with_condition(status, ready, generation=renewal.generation, now=self._clock())

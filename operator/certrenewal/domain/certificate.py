@@ -6,6 +6,7 @@ import binascii
 import functools
 import hashlib
 import itertools
+import operator
 import re
 import warnings
 from collections.abc import Callable, Iterable
@@ -127,6 +128,7 @@ class Chain:
 
 
 _BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
+_LINE = re.compile(".{1,64}")
 
 
 def parse_chain(pem: bytes) -> Chain:
@@ -146,8 +148,7 @@ def parse_chain(pem: bytes) -> Chain:
 
 
 def _armoured(text: str) -> bytes:
-    lines = (text[start : start + 64] for start in range(0, len(text), 64))
-    return b"\n".join((_BEGIN, "\n".join(lines).encode(), _END, b""))
+    return b"\n".join((_BEGIN, "\n".join(_LINE.findall(text)).encode(), _END, b""))
 
 
 def _der(text: bytes) -> bytes:
@@ -157,14 +158,14 @@ def _der(text: bytes) -> bytes:
 def _issuers(texts: Iterable[bytes]) -> tuple[x509.Certificate, ...]:
     """None at all where one of them cannot be read."""
     try:
-        return tuple(_issuer(_der(text)) for text in texts)
+        return tuple(map(_issuer, texts))
     except Exception:  # noqa: BLE001 - as in parse_chain
         return ()
 
 
 @functools.lru_cache(maxsize=64)  # thousands of leaves share a few, and what is read of one is kept with it
-def _issuer(der: bytes) -> x509.Certificate:
-    return x509.load_der_x509_certificate(der)
+def _issuer(text: bytes) -> x509.Certificate:
+    return x509.load_der_x509_certificate(_der(text))
 
 
 def load_certificates(pem: bytes) -> list[x509.Certificate]:
@@ -258,12 +259,15 @@ def common_name(name: x509.Name) -> str:
     return str(found[0].value) if found else ""
 
 
+_VALUE = operator.attrgetter("value")
+
+
 def _leaf(der: bytes) -> Leaf:
     certificate = x509.load_der_x509_certificate(der)
-    # Each of these is decoded at every access.
-    extensions = {type(extension.value): extension.value for extension in certificate.extensions}
+    # Each property of a certificate is decoded at every access.
+    extensions = {type(value): value for value in map(_VALUE, certificate.extensions)}
     usage, purposes = extensions.get(x509.KeyUsage), extensions.get(x509.ExtendedKeyUsage)
-    alternatives = tuple(extensions.get(x509.SubjectAlternativeName) or ())
+    alternatives = tuple(extensions.get(x509.SubjectAlternativeName, ()))
     subject = common_name(certificate.subject)
     names = _names(alternatives, subject)
     certificate.public_key()  # one that cannot be read is found out here
@@ -312,11 +316,15 @@ _JUDGED = (x509.DNSName, x509.IPAddress, x509.RFC822Name, x509.UniformResourceId
 
 def _is_issued_by(subject: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
-        is_ca = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         subject.verify_directly_issued_by(issuer)
+        return _may_issue(issuer)
     except Exception:  # noqa: BLE001 - not signed by it, or as in parse_chain
         return False
-    return is_ca
+
+
+@functools.lru_cache(maxsize=64)  # as above
+def _may_issue(certificate: x509.Certificate) -> bool:
+    return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
 
 
 _issuer_is_issued_by = functools.lru_cache(maxsize=256)(_is_issued_by)

@@ -104,7 +104,10 @@ _Check = Callable[[Observed, datetime], Finding | None]
 
 
 def _first(table: tuple[_Check, ...], observed: Observed, now: datetime) -> Finding | None:
-    return next((finding for check in table if (finding := check(observed, now))), None)
+    for check in table:
+        if finding := check(observed, now):
+            return finding
+    return None
 
 
 def missing(observed: Observed, _: datetime) -> Finding | None:

@@ -16,7 +16,7 @@ from typing import Any
 from certrenewal.domain.hooks import After, Hook
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.rollout import mark
-from certrenewal.domain.status import Condition, Status, condition_of, moment_of, timestamp, without_condition
+from certrenewal.domain.status import Condition, Status, condition_of, moment_of, timestamp, without, without_condition
 
 FIRST_RETRY = timedelta(seconds=1)
 LONGEST_RETRY = timedelta(minutes=5)
@@ -144,14 +144,12 @@ def _is_its_turn(hook: Hook, status: Status) -> bool:
 def with_deliveries(status: Status, hooks: Iterable[Hook], deliveries: Deliveries) -> Status:
     """The status with how each hook stands, as far as it was ever tried."""
     entries = describe(deliveries[hook.name] for hook in hooks if hook.name in deliveries)
-    status = {name: value for name, value in status.items() if name != "hooks"}
-    return {**status, "hooks": entries} if entries else status
+    return {**status, "hooks": entries} if entries else without(status, "hooks")
 
 
 def without_deliveries(status: Status) -> Status:
     """The status of one that asks for no hook."""
-    status = {name: value for name, value in status.items() if name != "hooks"}
-    return without_condition(status, "HooksDelivered") if condition_of(status, "HooksDelivered") else status
+    return without_condition(without(status, "hooks"), "HooksDelivered")
 
 
 def hooks_condition(hooks: tuple[Hook, ...], status: Status, deliveries: Deliveries) -> Condition:

@@ -48,7 +48,7 @@ def read_held(crt: bytes, key: bytes, roots: bytes) -> Held:
     return Held(chain=chain, key=private, fault="; ".join(faults) or None, roots=roots)
 
 
-@dataclass(frozen=True, kw_only=True)  # without slots, for the one property that is kept
+@dataclass(frozen=True, kw_only=True)  # without slots, for the properties that are kept
 class Observed:
     """All that a decision about one certificate rests on."""
 
@@ -72,7 +72,7 @@ class Observed:
     vouched: bool = False  # status says that just this Secret was found good under just these roots
     together: float = 0.0  # the share of its life within which a certificate is renewed with one of the same workload
 
-    @property
+    @functools.cached_property
     def leaf(self) -> Leaf | None:
         """The certificate that the Secret holds."""
         return self.held.chain.leaf if self.held.chain else None

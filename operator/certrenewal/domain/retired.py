@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from certrenewal.domain.status import Status, condition_of, moment_of, timestamp
+from certrenewal.domain.status import Status, condition_of, moment_of, timestamp, without
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +70,7 @@ def with_retired(status: Status, retired: Iterable[Retired]) -> Status:
         }
         for one in retired
     ]
-    others = {name: value for name, value in status.items() if name != "retired"}
-    return {**others, "retired": entries} if entries else others
+    return {**status, "retired": entries} if entries else without(status, "retired")
 
 
 def retire(before: Status, after: Status, *, at_once: bool, now: datetime) -> Status:

@@ -29,6 +29,7 @@ def compact(status: Status) -> Status:
     return {**status, "history": History(history)} if history else status
 
 
+@functools.lru_cache(maxsize=256)  # one look writes the same few several times
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC with whole seconds, as Kubernetes writes times."""
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -69,15 +70,25 @@ def with_condition(status: Status, condition: Condition, *, generation: int, now
     return {**status, "conditions": conditions, "observedGeneration": generation}
 
 
+def without(status: Status, name: str) -> Status:
+    """The status without that field."""
+    return {key: value for key, value in status.items() if key != name} if name in status else status
+
+
 def without_condition(status: Status, kind: str) -> Status:
     """The status without the condition of that type."""
-    kept = [c for c in status.get("conditions") or () if c["type"] != kind]
-    return {**status, "conditions": kept} if "conditions" in status else status
+    conditions = status.get("conditions") or ()
+    kept = [c for c in conditions if c["type"] != kind]
+    return {**status, "conditions": kept} if len(kept) < len(conditions) else status
 
 
 def condition_of(status: Status, kind: str) -> Mapping[str, Any]:
     """The condition of that type, empty where there is none."""
-    return next((c for c in status.get("conditions") or () if c["type"] == kind), {})
+    condition: Mapping[str, Any]
+    for condition in status.get("conditions") or ():
+        if condition["type"] == kind:
+            return condition
+    return {}
 
 
 def with_certificate(
@@ -120,8 +131,9 @@ def with_renewal(
 
     ``refused`` are the routes that the CA refused before, with its words.
     """
+    at = timestamp(now)
     entry = {
-        "time": timestamp(now),
+        "time": at,
         "serial": leaf.serial,
         "fingerprint": leaf.fingerprint,
         "route": route.value,
@@ -129,7 +141,7 @@ def with_renewal(
         "notAfter": timestamp(leaf.not_after),
         **({"root": root} if root else {}),
     }
-    last: dict[str, Any] = {"time": timestamp(now), "route": route.value, "reason": reason.value}
+    last: dict[str, Any] = {"time": at, "route": route.value, "reason": reason.value}
     if rungs := [{"route": tried.value, "message": words} for tried, words in refused]:
         last["refused"] = rungs
     return {**status, "lastRenewal": last, "history": [entry, *(status.get("history") or ())][:HISTORY]}
@@ -146,11 +158,6 @@ def with_failure(status: Status, *, reason: Reason, message: str, now: datetime,
         **({"nextAttempt": timestamp(attempt_at)} if attempt_at else {}),
     }
     return {**status, "failure": failure}
-
-
-def without_failure(status: Status) -> Status:
-    """The status of one that does not fail."""
-    return {key: value for key, value in status.items() if key != "failure"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +306,7 @@ def with_revoking(status: Status, revoking: Revoking) -> Status:
 
 def with_revoked(status: Status, request: str) -> Status:
     """The status with a request that was met."""
-    return {**{name: value for name, value in status.items() if name != "revoking"}, "revokeNow": request}
+    return {**without(status, "revoking"), "revokeNow": request}
 
 
 def is_pending(status: Status, ref: WorkloadRef) -> bool:
@@ -341,14 +348,16 @@ def roots_in_use(status: Status, now: datetime) -> set[str]:
 
 def difference(before: Status, after: Status) -> dict[str, Any]:
     """The merge patch from one status to another, empty where nothing changed (RFC 7386)."""
-    patch: dict[str, Any] = {gone: None for gone in before if gone not in after}
+    if before == after:
+        return {}
+    patch: dict[str, Any] = dict.fromkeys(before.keys() - after.keys())
     for key, new in after.items():
         old = before.get(key)
         if old == new:
             continue
         # A merge patch keeps what it does not name: members that went away have to be named.
         if isinstance(old, dict) and isinstance(new, dict):
-            patch[key] = {**{gone: None for gone in old if gone not in new}, **new}
+            patch[key] = {**dict.fromkeys(old.keys() - new.keys()), **new}
         else:
             patch[key] = list(new) if isinstance(new, History) else new
     return patch

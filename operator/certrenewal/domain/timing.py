@@ -7,7 +7,7 @@ point in it comes from a hash: it is spread over certificates, survives a restar
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from certrenewal.domain.spec import Percent
@@ -44,7 +44,7 @@ def plan_renewal(
     if obtained is None:
         return plan
     used = min((not_after - not_before) / 10, (not_after - obtained) / 2)
-    return replace(plan, due=max(plan.due, _whole(obtained + used)))
+    return Plan(max(plan.due, _whole(obtained + used)), plan.ignored)
 
 
 def _planned(not_before: datetime, not_after: datetime, renew_before: timedelta | Percent | None, u: float) -> Plan:
