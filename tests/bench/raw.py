@@ -48,7 +48,8 @@ class Memory(Store):
     def __init__(self) -> None:
         self.secrets: dict[Key, Secret] = {}
         self.renewals: dict[Key, Object] = {}
-        self.changed = asyncio.Event()
+        self.awaited: set[str] = set()  # CertRenewals whose certificate is to be another one
+        self.all_changed = asyncio.Event()
         self._versions = itertools.count(1)
 
     def put_secret(self, name: str, data: Mapping[str, bytes]) -> Secret:
@@ -80,26 +81,33 @@ class Memory(Store):
                 **manifests.prefixed(**annotations),
             },
         }
-        self.changed.set()
         self.renewals[Key(NAMESPACE, name)] = {**content, "metadata": metadata}
         return self.renewals[Key(NAMESPACE, name)]
 
     async def read_secret(self, namespace: str, name: str) -> Secret | None:
         """As `Store` does it."""
-        await asyncio.sleep(0)
         return self.secrets.get(Key(namespace, name))
 
     async def write_secret(self, secret: Secret, data: Mapping[str, bytes | None]) -> str:
         """As `Store` does it."""
-        await asyncio.sleep(0)
         whole = {**secret.data, **data}
         return self.put_secret(secret.name, {key: value for key, value in whole.items() if value}).resource_version
 
     async def write_status(self, namespace: str, name: str, uid: str, patch: Mapping[str, Any]) -> Object:
         """As `Store` does it."""
-        await asyncio.sleep(0)
-        known = self.renewals[Key(namespace, name)]
-        return self.put_renewal(name, {**known, "status": _merged(known.get("status"), patch)})
+        key = Key(namespace, name)
+        known = self.renewals[key]
+        if "serial" in patch.get("certificate", ()):
+            self.awaited.discard(name)
+            if not self.awaited:
+                self.all_changed.set()
+        written = {
+            **known,
+            "metadata": {**known["metadata"], "resourceVersion": str(next(self._versions))},
+            "status": _merged(known.get("status", {}), patch),
+        }
+        self.renewals[key] = written
+        return written
 
     async def write_authority_status(self, name: str, uid: str, patch: Mapping[str, Any]) -> Object:
         """Nobody reads it."""
@@ -107,20 +115,16 @@ class Memory(Store):
 
     async def post_event(self, subject: Subject, **_: Any) -> None:
         """Nobody reads them."""
-        await asyncio.sleep(0)
 
 
-def _merged(known: Any, patch: Any) -> Any:
-    """JSON merge patch (RFC 7386)."""
-    if not isinstance(patch, dict):
-        return patch
-    merged = dict(known) if isinstance(known, dict) else {}
+def _merged(known: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON merge patch (RFC 7386), as deep as a status is patched."""
+    merged = {**known, **patch}
     for key, value in patch.items():
-        if value is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = _merged(merged.get(key), value)
-    return merged
+        if isinstance(value, dict):
+            both = {**known.get(key, {}), **value}
+            merged[key] = {name: member for name, member in both.items() if member is not None}
+    return {name: value for name, value in merged.items() if value is not None}
 
 
 class Always(Elector):
@@ -199,11 +203,14 @@ class Bench:
         renewal = self.memory.put_renewal(name, self.memory.renewals[Key(NAMESPACE, name)], renew_now=value)
         self.operator._see_renewal("MODIFIED", renewal)
 
-    def serial(self, name: str) -> str | None:
-        """The serial that status tells."""
-        status = self.memory.renewals[Key(NAMESPACE, name)].get("status") or {}
-        certificate: dict[str, str] = status.get("certificate") or {}
-        return certificate.get("serial")
+    @asynccontextmanager
+    async def awaiting(self, names: Sequence[str]) -> AsyncIterator[None]:
+        """Until each of them has another certificate than before."""
+        self.memory.awaited = {*names}
+        self.memory.all_changed.clear()
+        yield
+        async with asyncio.timeout(300):
+            await self.memory.all_changed.wait()
 
     def pair(self, name: str) -> Pair:
         """Certificate and key."""
@@ -226,18 +233,17 @@ async def _measure(ca: StepCA, size: int, places: int) -> dict[str, float]:
     bench, names = Bench(ca, places), names_of(size)
     ours, bare = Spent(), Spent()
     async with bench.running(), _session(ca) as session:
-        for name in names:
-            bench.order(name)
-        await _changed(bench, dict.fromkeys(names))
+        async with bench.awaiting(names):
+            for name in names:
+                bench.order(name)
         await _bare(
             session, ca, bench, names, places
         )  # its connections stand before anything counts, as the operator's do
         for turn in range(TURNS):
-            before = {name: bench.serial(name) for name in names}
             with ours.counting():
-                for name in names:
-                    bench.renew(name, str(turn))
-                await _changed(bench, before)
+                async with bench.awaiting(names):
+                    for name in names:
+                        bench.renew(name, str(turn))
             bare += await _bare(session, ca, bench, names, places)
     renewals = size * TURNS
     return {
@@ -247,15 +253,6 @@ async def _measure(ca: StepCA, size: int, places: int) -> dict[str, float]:
         "CPU of the operator, ms each": ours.cpu / renewals * 1000,
         "CPU of the bare client, ms each": bare.cpu / renewals * 1000,
     }
-
-
-async def _changed(bench: Bench, before: dict[str, str | None]) -> None:
-    """Wait until every certificate is another one."""
-    async with asyncio.timeout(300):
-        for name, serial in before.items():
-            while bench.serial(name) == serial:
-                bench.memory.changed.clear()
-                await bench.memory.changed.wait()
 
 
 def _session(ca: StepCA) -> aiohttp.ClientSession:
