@@ -31,7 +31,7 @@ def renew(plane: ControlPlane, folder: Path, size: int) -> dict[str, float]:
         return _burst(on, size)
 
 
-def over_concurrency(_: ControlPlane, folder: Path, size: int, places: Sequence[int]) -> dict[str, float]:
+def over_concurrency(folder: Path, size: int, places: Sequence[int]) -> dict[str, float]:
     """The rate of renewals with each of these numbers of requests to the CA at a time.
 
     Each time on a cluster of its own: certificates of an earlier CA would be issued anew, and in the middle of it.

@@ -53,7 +53,7 @@ def steady(plane: ControlPlane, folder: Path, size: int, rate: float, seconds: f
     }
 
 
-def over_load(_: ControlPlane, folder: Path, rates: Sequence[int], seconds: float) -> dict[str, float]:
+def over_load(folder: Path, rates: Sequence[int], seconds: float) -> dict[str, float]:
     """Lateness where each of these numbers of certificates is due a second, each time on a cluster of its own."""
     figures: dict[str, float] = {}
     for rate in rates:
