@@ -250,9 +250,10 @@ class Recorded:
     @functools.cached_property
     def duration(self) -> timedelta | None:
         """What was asked for; None: the CA's default, or nobody knows."""
+        text = self._certificate.get("duration")
         try:
-            return parse_duration(self._certificate["duration"])
-        except (KeyError, ValueError):
+            return parse_duration(text) if text else None
+        except ValueError:
             return None
 
     @property

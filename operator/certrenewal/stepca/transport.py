@@ -79,12 +79,12 @@ class Transport:
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
     """The whole body, as long as it has a size that a CA's answer can have."""
-    chunks: list[bytes] = []
-    async for chunk in response.content.iter_any():
-        chunks.append(chunk)
-        if sum(map(len, chunks)) > LARGEST_ANSWER:
+    body = b""
+    while chunk := await response.content.readany():
+        body += chunk
+        if len(body) > LARGEST_ANSWER:
             raise BadAnswer(f"{response.url.path} answered with more than {LARGEST_ANSWER} bytes")
-    return b"".join(chunks)
+    return body
 
 
 def _answer(response: aiohttp.ClientResponse, text: bytes) -> dict[str, Any]:
