@@ -47,9 +47,14 @@ class Memory(Store):
     def __init__(self) -> None:
         self.secrets: dict[Key, Secret] = {}
         self.renewals: dict[Key, Object] = {}
-        self.awaited: set[str] = set()  # CertRenewals whose certificate is to be another one
         self.all_changed = asyncio.Event()
+        self._awaited: set[str] = set()  # CertRenewals whose certificate is to be another one
         self._versions = itertools.count(1)
+
+    def await_change(self, name: str) -> None:
+        """``all_changed`` waits for another certificate of this one, too."""
+        self._awaited.add(name)
+        self.all_changed.clear()
 
     def put_secret(self, name: str, data: Mapping[str, bytes]) -> Secret:
         """Make or replace a Secret."""
@@ -100,8 +105,8 @@ class Memory(Store):
         key = Key(namespace, name)
         known = self.renewals[key]
         if "serial" in patch.get("certificate", ()):
-            self.awaited.discard(name)
-            if not self.awaited:
+            self._awaited.discard(name)
+            if not self._awaited:
                 self.all_changed.set()
         written = {
             **known,
@@ -196,6 +201,7 @@ class Bench:
 
     def order(self, name: str) -> None:
         """Ask for a certificate."""
+        self.memory.await_change(name)
         spec = {"secretName": name, "names": [f"{name}.{NAMESPACE}.svc"]}
         self.operator._see_renewal("ADDED", self.memory.put_renewal(name, {"spec": spec}))
         secret = self.memory.put_secret(name, {})
@@ -203,15 +209,12 @@ class Bench:
 
     def renew(self, name: str, value: str) -> None:
         """Ask for a renewal."""
+        self.memory.await_change(name)
         renewal = self.memory.put_renewal(name, self.memory.renewals[Key(NAMESPACE, name)], renew_now=value)
         self.operator._see_renewal("MODIFIED", renewal)
 
-    @asynccontextmanager
-    async def awaiting(self, names: Sequence[str]) -> AsyncIterator[None]:
-        """Until each of them has another certificate than before."""
-        self.memory.awaited = {*names}
-        self.memory.all_changed.clear()
-        yield
+    async def until_all_changed(self) -> None:
+        """Wait until each for which something was asked has its certificate."""
         async with asyncio.timeout(300):
             await self.memory.all_changed.wait()
 
@@ -237,17 +240,17 @@ async def _measure(ca: StepCA, size: int, places: int) -> dict[str, float]:
     bench, names = Bench(ca, places), names_of(size)
     ours, bare = Spent(), Spent()
     async with bench.running(), _session(ca) as session:
-        async with bench.awaiting(names):
-            for name in names:
-                bench.order(name)
+        for name in names:
+            bench.order(name)
+        await bench.until_all_changed()
         await _bare(
             session, ca, bench, names, places
         )  # its connections stand before anything counts, as the operator's do
         for turn in range(TURNS):
+            for name in names:
+                bench.renew(name, str(turn))
             with ours.counting():
-                async with bench.awaiting(names):
-                    for name in names:
-                        bench.renew(name, str(turn))
+                await bench.until_all_changed()
             bare += await _bare(session, ca, bench, names, places)
     renewals = size * TURNS
     return {
@@ -265,7 +268,10 @@ def _session(ca: StepCA) -> aiohttp.ClientSession:
 
 
 async def _bare(session: aiohttp.ClientSession, ca: StepCA, bench: Bench, names: Sequence[str], places: int) -> Spent:
-    """A client that keeps nothing gets an answer of ``/renew`` for each certificate; what it took."""
+    """A client that keeps nothing gets an answer of ``/renew`` for each certificate; what it took.
+
+    What is to be done lies ready before anything counts: chains and keys read here, annotations seen there.
+    """
     waiting, spent = iter([bench.pair(name) for name in names]), Spent()
     with spent.counting():
         await asyncio.gather(*(_post(session, ca.url, waiting) for _ in range(places)))
