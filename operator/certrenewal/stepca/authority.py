@@ -205,7 +205,7 @@ class Authority:
             self.provisioner,
             serial=serial,
             audience=self._audience("/1.0/revoke"),
-            root_fingerprint=self.spec.fingerprint or fingerprint(self.roots[0]),
+            root_fingerprint=self.root_fingerprint,
             now=now,
         )
         body = {"serial": serial, "ott": token, "reason": reason, "reasonCode": 0, "passive": True}
