@@ -6,7 +6,6 @@ import binascii
 import functools
 import hashlib
 import itertools
-import operator
 import re
 import warnings
 from collections.abc import Callable, Iterable
@@ -259,13 +258,10 @@ def common_name(name: x509.Name) -> str:
     return str(found[0].value) if found else ""
 
 
-_VALUE = operator.attrgetter("value")
-
-
 def _leaf(der: bytes) -> Leaf:
     certificate = x509.load_der_x509_certificate(der)
-    # Each property of a certificate is decoded at every access.
-    extensions = {type(value): value for value in map(_VALUE, certificate.extensions)}
+    # Each of these is decoded at every access.
+    extensions = {type(extension.value): extension.value for extension in certificate.extensions}
     usage, purposes = extensions.get(x509.KeyUsage), extensions.get(x509.ExtendedKeyUsage)
     alternatives = tuple(extensions.get(x509.SubjectAlternativeName, ()))
     subject = common_name(certificate.subject)
@@ -316,15 +312,11 @@ _JUDGED = (x509.DNSName, x509.IPAddress, x509.RFC822Name, x509.UniformResourceId
 
 def _is_issued_by(subject: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
+        is_ca = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         subject.verify_directly_issued_by(issuer)
-        return _may_issue(issuer)
     except Exception:  # noqa: BLE001 - not signed by it, or as in parse_chain
         return False
-
-
-@functools.lru_cache(maxsize=64)  # as above
-def _may_issue(certificate: x509.Certificate) -> bool:
-    return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    return is_ca
 
 
 _issuer_is_issued_by = functools.lru_cache(maxsize=256)(_is_issued_by)
