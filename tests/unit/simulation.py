@@ -16,14 +16,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 import aiohttp
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from joserfc import jwk
 
 from certrenewal.controller.assembly import Choices, Surroundings, assemble
 from certrenewal.controller.cache import Cache, Key, Renewal, parse_renewal, parse_secret_meta
@@ -477,14 +475,13 @@ class Contact:
 
 def _authority(world: World, replica: Replica) -> Authority:
     root = (a_root().certificate,)
-    key = cast("ec.EllipticCurvePrivateKey", key_of(which=1))
     return Authority(
         AuthoritySpec(url="https://ca.test", requests_per_second=1_000_000),
         pinned=root,
         named=root,
         intermediates=(an_intermediate().certificate,),
         transport=Wire(world, replica),
-        provisioner=Provisioner(name="p", kid="k", key=jwk.ECKey(key, key), algorithm="ES256", entry=""),
+        provisioner=Provisioner(name="p", kid="k", key=key_of(which=1), entry=""),
     )
 
 

@@ -16,16 +16,16 @@ from joserfc.jwe import JWERegistry
 from joserfc.registry import HeaderParameter
 
 from certrenewal.domain.authority import ProvisionerRef
+from certrenewal.domain.certificate import PrivateKey
 from certrenewal.domain.durations import parse_duration
 from certrenewal.domain.reasons import Reason
 from certrenewal.stepca.errors import BadAnswer, NotReady, Refused
+from certrenewal.stepca.keys import jws_algorithm
 from certrenewal.stepca.transport import Transport
 
 # What step-ca's own JOSE library accepts. Its tools write 600,000, which joserfc refuses by default.
 MOST_ITERATIONS = 1_000_000
 PAGE = 100
-
-SigningKey = jwk.ECKey | jwk.RSAKey | jwk.OKPKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +34,7 @@ class Provisioner:
 
     name: str
     kid: str
-    key: SigningKey = field(repr=False)
-    algorithm: str
+    key: PrivateKey = field(repr=False)
     entry: str  # a digest of what the CA says of it, to see whether that changed
     longest: timedelta | None = None  # what it signs at most, where it has a limit of its own; the CA's is not told
 
@@ -50,8 +49,7 @@ async def find(transport: Transport, wanted: ProvisionerRef, password: bytes) ->
     return Provisioner(
         name=str(entry["name"]),
         kid=kid,
-        key=_signing_key(private),
-        algorithm=_algorithm(private),
+        key=_signing_key(private, wanted),
         entry=_digest(entry),
         longest=_longest(entry.get("claims") or {}),
     )
@@ -147,14 +145,14 @@ for _name in _ALGORITHMS[:3]:
     _ProvisionerKeys.algorithms["alg"][_name] = _model
 
 
-_KEYS: dict[str, type[SigningKey]] = {"EC": jwk.ECKey, "RSA": jwk.RSAKey, "OKP": jwk.OKPKey}
-_CURVES = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512", "Ed25519": "EdDSA"}
-
-
-def _signing_key(private: Mapping[str, Any]) -> SigningKey:
-    return _KEYS[private["kty"]].import_key(dict(private))
-
-
-def _algorithm(private: Mapping[str, Any]) -> str:
-    """The JWS algorithm of the key (RFC 7518 §3.1, RFC 8037)."""
-    return _CURVES.get(private.get("crv", ""), "RS256")
+def _signing_key(private: Mapping[str, Any], wanted: ProvisionerRef) -> PrivateKey:
+    try:
+        key = jwk.import_key(dict(private)).private_key
+        assert isinstance(key, PrivateKey)
+        jws_algorithm(key)
+    except Exception as failure:  # noqa: BLE001 - a JWK can be wrong in many ways
+        raise BadAnswer(
+            f"the key of provisioner {wanted.name!r} cannot sign tokens: it has to be EC, RSA or Ed25519 "
+            f"({type(failure).__name__})"
+        ) from None
+    return key

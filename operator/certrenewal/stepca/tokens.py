@@ -5,30 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-import warnings
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+import jwt
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import CertificateSigningRequest
-from joserfc import jwk, jwt
-from joserfc.errors import SecurityWarning
-from joserfc.jws import JWSRegistry
-from joserfc.registry import HeaderParameter
 
-from certrenewal.domain.certificate import JWS_BY_CURVE, Chain, PrivateKey
+from certrenewal.domain.certificate import Chain, PrivateKey
 from certrenewal.domain.names import Name
+from certrenewal.stepca.keys import jws_algorithm
 from certrenewal.stepca.provisioner import Provisioner
 
 LIFETIME = timedelta(minutes=5)
-
-# step-ca looks for the chain under this name where nobody vouches for it but the CA's own records.
-_RENEW_HEADERS = JWSRegistry(
-    header_registry={"x5cInsecure": HeaderParameter("X.509 Certificate Chain", "list[str]")},
-    algorithms=["ES256", "ES384", "ES512", "RS256", "EdDSA"],
-)
 
 
 def sign_token(
@@ -55,8 +45,7 @@ def sign_token(
         **({"cnf": {"x5rt#S256": _thumbprint(csr)}} if csr else {}),
         **_validity(now, lifetime),
     }
-    header = {"alg": provisioner.algorithm, "kid": provisioner.kid}
-    return jwt.encode(header, claims, provisioner.key, algorithms=[provisioner.algorithm])
+    return jwt.encode(claims, provisioner.key, jws_algorithm(provisioner.key), {"kid": provisioner.kid})
 
 
 def revoke_token(provisioner: Provisioner, *, serial: str, audience: str, root_fingerprint: str, now: datetime) -> str:
@@ -68,8 +57,7 @@ def revoke_token(provisioner: Provisioner, *, serial: str, audience: str, root_f
         "sha": root_fingerprint,
         **_validity(now, LIFETIME),
     }
-    header = {"alg": provisioner.algorithm, "kid": provisioner.kid}
-    return jwt.encode(header, claims, provisioner.key, algorithms=[provisioner.algorithm])
+    return jwt.encode(claims, provisioner.key, jws_algorithm(provisioner.key), {"kid": provisioner.kid})
 
 
 def _thumbprint(csr: CertificateSigningRequest) -> str:
@@ -78,15 +66,12 @@ def _thumbprint(csr: CertificateSigningRequest) -> str:
 
 
 def renew_token(chain: Chain, key: PrivateKey, *, audience: str, now: datetime) -> str:
-    """A bearer token for ``/renew``: the leaf's own key vouches for the chain in its header."""
-    signing_key, algorithm = _own_key(key)
+    """A bearer token for ``/renew``: the leaf's own key vouches for the chain in its header.
+
+    step-ca looks for the chain under ``x5cInsecure`` where nobody vouches for it but the CA's own records.
+    """
     claims = {"iss": "step-ca-client/1.0", "sub": chain.leaf.subject, "aud": audience, **_validity(now, LIFETIME)}
-    header = {"alg": algorithm, "x5cInsecure": list(chain.x5c)}
-    if algorithm != "EdDSA":
-        return jwt.encode(header, claims, signing_key, registry=_RENEW_HEADERS)
-    # step-ca knows Ed25519 signatures by this name alone, which RFC 9864 has since deprecated.
-    with warnings.catch_warnings(action="ignore", category=SecurityWarning):
-        return jwt.encode(header, claims, signing_key, registry=_RENEW_HEADERS)
+    return jwt.encode(claims, key, jws_algorithm(key), {"x5cInsecure": chain.x5c})
 
 
 def _validity(now: datetime, lifetime: timedelta) -> dict[str, Any]:
@@ -97,35 +82,3 @@ def _validity(now: datetime, lifetime: timedelta) -> dict[str, Any]:
         "exp": issued + int(lifetime.total_seconds()),
         "jti": secrets.token_hex(32),
     }
-
-
-def _own_key(key: PrivateKey) -> tuple[jwk.ECKey | jwk.RSAKey | jwk.OKPKey, str]:
-    match key:
-        case ec.EllipticCurvePrivateKey(curve=curve):
-            return _ECKey(key, key), JWS_BY_CURVE[curve.name]
-        case rsa.RSAPrivateKey():
-            return _RSAKey(key, key), "RS256"
-        case ed25519.Ed25519PrivateKey():
-            return _OKPKey(key, key), "EdDSA"
-
-
-class _Unspelled:
-    """A key with no parameters of a JWK: to look for ``use`` and ``alg``, joserfc would spell out the private key."""
-
-    key_type: ClassVar[str]
-
-    @property
-    def dict_value(self) -> dict[str, Any]:
-        return {"kty": self.key_type}
-
-
-class _ECKey(_Unspelled, jwk.ECKey):
-    pass
-
-
-class _RSAKey(_Unspelled, jwk.RSAKey):
-    pass
-
-
-class _OKPKey(_Unspelled, jwk.OKPKey):
-    pass
