@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from certrenewal.domain.certificate import dump_key, load_key
 from tests.cluster.site import Site
 from tests.testbed import manifests
 from tests.testbed.processes import until
@@ -73,6 +74,21 @@ def test_a_certificate_made_by_hand_is_taken_over_as_it_is(site: Site, namespace
     assert site.condition(namespace) == ("True", "Adopted")
     assert {name: found["data"][name] for name in ("tls.crt", "tls.key")} == made["data"]
     assert [str(name) for name in chain.leaf.names] == [f"web.{namespace}.svc"]
+
+
+def test_a_key_as_step_writes_it_is_pkcs8_after_a_renewal(site: Site, namespace: str) -> None:
+    crt, key = site.ca.certificate(f"web.{namespace}.svc", not_after="24h")
+    annotations = manifests.prefixed(renew="true")
+    site.plane.create(manifests.tls_secret("web-tls", namespace, crt, key, annotations=annotations))
+    adopted = site.await_ready(namespace)
+
+    site.plane.annotate("secrets", namespace, "web-tls", renew_now="1")
+    renewed = site.await_new(namespace, after=adopted)
+    written = manifests.decoded(site.secret(namespace), "tls.key")
+
+    assert key.startswith("-----BEGIN EC PRIVATE KEY-----")
+    assert written == dump_key(load_key(key.encode()))
+    assert renewed.leaf.key_fingerprint == adopted.leaf.key_fingerprint
 
 
 def test_a_certificate_of_another_ca_is_replaced_under_the_same_names(

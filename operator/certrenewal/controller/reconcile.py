@@ -20,7 +20,7 @@ from certrenewal.controller.siblings import companion
 from certrenewal.controller.telling import Teller, roots_digest, seen_of
 from certrenewal.controller.tokens import Tokens
 from certrenewal.domain.authority import AuthorityView
-from certrenewal.domain.certificate import Chain, Leaf, PrivateKey, dump_key
+from certrenewal.domain.certificate import Chain, Leaf, PrivateKey, dump_key, is_pkcs8
 from certrenewal.domain.decision import Finding, Obtain, Repair, Rest, Stop, decide, is_good
 from certrenewal.domain.observed import Observed, read_held
 from certrenewal.domain.outputs import Outputs, all_keys, changes, content_of
@@ -358,10 +358,12 @@ class Reconciler:
         names = observed.spec.data_keys
         data: dict[str, bytes | None] = {
             names.crt: issued.chain.plain,
-            names.key: dump_key(issued.key),
             names.ca: observed.authority.bundle,
             **_forms(observed, issued.chain, issued.key),
         }
+        held = secret.data.get(names.key, b"") if secret is not None else b""
+        if issued.key is not observed.held.key or not is_pkcs8(held):
+            data[names.key] = dump_key(issued.key)
         self._require()
         if secret is not None:
             version = await self._store.write_secret(secret, data)

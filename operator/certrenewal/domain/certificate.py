@@ -201,6 +201,11 @@ def dump_key(key: PrivateKey) -> bytes:
     )
 
 
+def is_pkcs8(pem: bytes) -> bool:
+    """Whether a private key that can be read is written as `dump_key` does it (RFC 7468 §10)."""
+    return pem.startswith(b"-----BEGIN PRIVATE KEY-----")
+
+
 def public_der(key: PublicKeyTypes) -> bytes:
     """A public key as DER SubjectPublicKeyInfo, which two equal keys share."""
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)

@@ -70,11 +70,11 @@ class Store:
     async def write_secret(self, secret: Secret, data: Mapping[str, bytes | None]) -> str:
         """Set these keys (None: remove) in one patch and nothing else; the new resourceVersion.
 
-        Conflict if it changed since it was read.
+        Conflict if it changed since it was read: what it holds already need not be sent.
         """
         body = {
             "metadata": {"uid": secret.uid, "resourceVersion": secret.resource_version},
-            "data": _encoded(data),
+            "data": _encoded({key: value for key, value in data.items() if secret.data.get(key) != value}),
         }
         path = f"/api/v1/namespaces/{secret.namespace}/secrets/{secret.name}?fieldManager={MANAGER}"
         answer = await self._client.request("PATCH", path, body=body, content_type=MERGE)

@@ -1,0 +1,44 @@
+"""What is sent to the API server when a Secret is written?"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from certrenewal.kube.client import Client, Object
+from certrenewal.kube.store import Secret, Store
+
+
+class Sent(Client):
+    """Keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.body: Object = {}
+
+    async def request(self, method: str, path: str, **options: Any) -> Object:
+        """Whatever it is, it is done."""
+        self.body = options["body"]
+        return {"metadata": {"resourceVersion": "8"}}
+
+
+async def test_what_a_secret_holds_already_is_not_sent_again() -> None:
+    sent, held = Sent(), {"tls.crt": b"old", "tls.key": b"key", "ca.crt": b"roots", "tls.der": b"form"}
+    secret = Secret(
+        namespace="shop",
+        name="web-tls",
+        uid="u",
+        resource_version="7",
+        immutable=False,
+        annotations={},
+        data=held,
+    )
+
+    version = await Store(sent, reporter="test").write_secret(
+        secret, {"tls.crt": b"new", "tls.key": b"key", "ca.crt": b"roots", "tls.der": None, "key.der": None}
+    )
+
+    assert version == "8"
+    assert sent.body == {
+        "metadata": {"uid": "u", "resourceVersion": "7"},
+        "data": {"tls.crt": base64.b64encode(b"new").decode(), "tls.der": None},
+    }
