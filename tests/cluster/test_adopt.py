@@ -103,6 +103,26 @@ def test_a_certificate_of_another_ca_is_replaced_under_the_same_names(
     assert site.status(namespace)["lastRenewal"]["reason"] == "IssuerChanged"
 
 
+def test_a_foreign_certificate_that_other_data_keys_point_to_is_replaced(
+    site: Site, namespace: str, foreign_pair: tuple[str, str]
+) -> None:
+    chain, key = foreign_pair
+    site.plane.create(manifests.secret("web-tls", namespace, {"other.crt": chain, "other.key": key}))
+    wanted = {"secretName": "web-tls", "names": ["foreign.example.com"]}
+    site.plane.create(manifests.cert_renewal("web-tls", namespace, wanted))
+    site.await_ready(namespace)
+
+    keys = {"spec": {"dataKeys": {"crt": "other.crt", "key": "other.key"}}}
+    site.plane.merge_patch("certrenewals", namespace, "web-tls", keys)
+
+    def replaced() -> bool:
+        return manifests.decoded(site.secret(namespace), "other.crt") != chain.encode()
+
+    until(replaced, 10, "the authority's certificate is where the data keys point to")
+    site.await_condition(namespace, status="True")
+    assert site.status(namespace)["lastRenewal"]["reason"] == "IssuerChanged"
+
+
 def test_a_certrenewal_by_hand_creates_and_fills_its_secret(site: Site, namespace: str) -> None:
     spec = {"secretName": "made-tls", "names": [f"web.{namespace}.svc"]}
     site.plane.create(manifests.cert_renewal("hand", namespace, spec))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from certrenewal.controller.adoption import Adoption, stands_for
 from certrenewal.controller.cache import Cache, Key, Renewal, SecretMeta, secret_meta, version_of
@@ -27,7 +28,7 @@ from certrenewal.domain.outputs import Outputs, all_keys, changes, content_of
 from certrenewal.domain.policy import Asker
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import DataKeys, Spec, parse_spec
-from certrenewal.domain.status import Recorded, Status, condition_of, follows_sibling, moment_of
+from certrenewal.domain.status import Recorded, condition_of, follows_sibling, moment_of
 from certrenewal.domain.timing import SHORTEST_RETRY, retry_delay, silence
 from certrenewal.kube.errors import Conflict, NotFound, Rejected
 from certrenewal.kube.store import Secret, Store
@@ -202,7 +203,7 @@ class Reconciler:
             revoke_now=revoked,
             revoke_requested=asked and not met,
             revoke_met=asked and met,
-            vouched=secret is not None and _was_good(renewal.status, secret, view),
+            vouched=secret is not None and _was_good(renewal, secret, view),
             companion=companion(self._cache, renewal, spec.restart),
             outputs=outputs,
             together=self._together,
@@ -299,7 +300,7 @@ class Reconciler:
     ) -> datetime | None:
         """Tell of it, and forget what was kept in case telling fails."""
         kept = self._obtained.get(renewal.key)
-        news = kept if kept and kept.issued.chain.leaf.fingerprint == leaf.fingerprint else None
+        news = kept if kept and _fingerprint(kept) == leaf.fingerprint else None
         due = await self._tell.good(renewal, observed, leaf, secret=secret, obtained=news, first=first)
         self._obtained.pop(renewal.key, None)
         self._pauses.pop(renewal.key, None)
@@ -432,10 +433,14 @@ class Reconciler:
             )
 
 
-def _was_good(status: Status, secret: Secret, view: AuthorityView) -> bool:
-    """Whether status says that this Secret, just as it is, was found good under these roots."""
-    seen: Mapping[str, str] = status.get("observedSecret") or {}
-    return seen.items() >= seen_of(secret.uid, secret.resource_version, view).items()
+def _fingerprint(obtained: Obtained) -> str:
+    return obtained.issued.chain.leaf.fingerprint
+
+
+def _was_good(renewal: Renewal, secret: Secret, view: AuthorityView) -> bool:
+    """Whether status says that this Secret, just as it is, was found good for this spec under these roots."""
+    seen: Mapping[str, Any] = renewal.status.get("observedSecret") or {}
+    return seen.items() >= seen_of(secret.uid, secret.resource_version, view, renewal.generation).items()
 
 
 def _forms(observed: Observed, chain: Chain, key: PrivateKey) -> dict[str, bytes | None]:

@@ -157,7 +157,7 @@ class Teller:
         if Revoke.ON_RENEW in observed.spec.revoke or leaked:
             status = retire(renewal.status, status, at_once=leaked, now=self._clock())
         uid, version = secret
-        seen = seen_of(uid, version, observed.authority)
+        seen = seen_of(uid, version, observed.authority, renewal.generation)
         if observed.outputs is not None and observed.outputs.password_version:
             seen["password"] = observed.outputs.password_version
         status = self._with_formats(renewal, observed, status, obtained)
@@ -395,9 +395,9 @@ class Teller:
             await self._reporter.tell(about(renewal), after.reason, after.message, warning=warning)
 
 
-def seen_of(uid: str, version: str, view: AuthorityView) -> dict[str, str]:
-    """What `status.observedSecret` says of a Secret that was found good under an authority's roots."""
-    return {"uid": uid, "resourceVersion": version, "roots": roots_digest(view)}
+def seen_of(uid: str, version: str, view: AuthorityView, generation: int) -> dict[str, Any]:
+    """What `status.observedSecret` says of a Secret that was found good for a spec, under an authority's roots."""
+    return {"uid": uid, "resourceVersion": version, "roots": roots_digest(view), "generation": generation}
 
 
 def roots_digest(view: AuthorityView) -> str:
