@@ -566,6 +566,7 @@ class Replica:
 
     async def look(self) -> datetime | None:
         """As `Operator` does it: when to look again."""
+        before = self._wish()
         try:
             due = await self.reconciler.look(self._world.wish.key)
         except NotLeading:
@@ -575,8 +576,13 @@ class Replica:
             backoff = timedelta(seconds=0.2 * float(2 ** min(self.failures, 10)))
             return self._world.clock.now + min(backoff, LONGEST_RETRY)
         self.failures = 0
+        self._world.unsure |= self._wish() != before
         self._world.ended(due)
         return due
+
+    def _wish(self) -> object:
+        known = self.cache.renewals.get(self._world.wish.key)
+        return known.wish if known else None
 
 
 @dataclass

@@ -496,6 +496,28 @@ def test_another_wish_is_met_at_once(world: Lawful, change: dict[str, Any]) -> N
     assert world.is_settled()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda world: world.want(names=("web.shop.svc", "api.shop.svc")),
+        lambda world: world.want(duration=HOUR),
+        lambda world: world.annotate({annotation.RENEW_NOW: "2"}),
+    ],
+    ids=["names", "duration", "renew-now"],
+)
+def test_a_wish_that_the_answer_to_a_status_shows_before_the_watch_does_is_met(
+    world: Lawful, change: Callable[[World], object]
+) -> None:
+    world.lag = SECOND
+    world.annotate({annotation.RENEW_NOW: "1"})
+    world.troubles["PATCH certrenewals/status"].append(Trouble(act=change))
+
+    world.run(MINUTE)
+
+    assert world.is_settled()
+    assert world.leaf().serial_number == 3
+
+
 def test_a_former_leader_mends_nothing(world: Lawful) -> None:
     world.edit(EDITS["no roots"](world))
     world.troubles["GET secrets"].append(Trouble(act=World.hand_over, late=True))

@@ -100,6 +100,21 @@ def test_every_write_leaves_the_same_certificate_in_all_forms() -> None:
         assert data["tls-combined.pem"] == data["tls.key"] + data["tls.crt"]
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["before it", "after it"])
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("lag", [timedelta(0), timedelta(seconds=1)], ids=["quick", "slow"])
+def test_a_wish_that_changes_around_a_promise_is_met(number: int, late: bool, lag: timedelta) -> None:
+    with Watched(Wish(annotated=False, formats=("der",))) as world:
+        world.lag = lag
+        names = ("web.shop.svc", "api.shop.svc")
+        at(world, "PATCH certrenewals/status", number, lambda world: world.want(names=names), late=late)
+        world.run(2 * MINUTE)
+
+        if not world.troubles["PATCH certrenewals/status"]:
+            assert world.is_settled()
+            assert world.status()["certificate"]["names"] == [*names]
+
+
 def test_a_form_that_somebody_else_filled_is_not_ours_before_we_wrote_it() -> None:
     def withdraw(world: World) -> None:
         world.want(formats=())

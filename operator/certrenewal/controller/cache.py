@@ -60,6 +60,11 @@ class Renewal:
         return str(self.spec.get("authority") or "default")
 
     @property
+    def wish(self) -> tuple[object, ...]:
+        """All that others change in it."""
+        return self.uid, self.generation, self.renew_now, self.revoke_now, self.token_now, self.deleting
+
+    @property
     def is_token(self) -> bool:
         """Whether it asks for a one-time token, and for no certificate."""
         return self.spec.get("token") is not None

@@ -113,18 +113,28 @@ class Reconciler:
         known = self._cache.renewals.get(key)
         if known is not None and known.deleting is not None:
             return await self._revoker.release(known)
-        moments = (await self._look(key), await self._revoker.settle(key))
-        return min(filter(None, moments), default=None)
-
-    async def _look(self, key: Key) -> datetime | None:
         renewal = await self._adoption.settle(key)
         if renewal is None:
-            self._obtained.pop(key, None)
-            self._pauses.pop(key, None)
-            self._empty.pop(key, None)
-            self._tell.forget(key)
-            await self._tokens.forget(key)
+            await self._forget(key)
             return None
+        moments = (await self._look(renewal), await self._revoker.settle(key))
+        if self._is_asked_otherwise(renewal):
+            return self._clock()
+        return min(filter(None, moments), default=None)
+
+    def _is_asked_otherwise(self, renewal: Renewal) -> bool:
+        """Whether somebody changed it during the look: where our own writes show that first, it is no news later."""
+        known = self._cache.renewals.get(renewal.key)
+        return known is not None and known.wish != renewal.wish
+
+    async def _forget(self, key: Key) -> None:
+        self._obtained.pop(key, None)
+        self._pauses.pop(key, None)
+        self._empty.pop(key, None)
+        self._tell.forget(key)
+        await self._tokens.forget(key)
+
+    async def _look(self, renewal: Renewal) -> datetime | None:
         if objection := self._adoption.objection(renewal):
             renewal, due = await self._tokens.expire(renewal)
             return await self._tell.stopped(renewal, objection, leaf=None, good=False) or due

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -379,8 +380,11 @@ class Teller:
                 body = await self._store.write_status(renewal.key.namespace, renewal.key.name, renewal.uid, patch)
             except NotFound:
                 return renewal
-            renewal = parse_renewal(body)
-            self._cache.put_renewal(renewal)
+            answer = parse_renewal(body)
+            self._cache.put_renewal(answer)
+            # What others changed meanwhile is for the next look: this one ends with the wish that it began with.
+            same = answer.wish == renewal.wish
+            renewal = answer if same else replace(renewal, status=answer.status, version=answer.version)
         self._hooks.want(renewal)
         if condition is not None:
             await self._tell_of_hooks(renewal, before, condition)
