@@ -496,6 +496,20 @@ def test_another_wish_is_met_at_once(world: Lawful, change: dict[str, Any]) -> N
     assert world.is_settled()
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_renewal_that_is_asked_for_is_had_once_although_its_status_was_not_written(world: Lawful, late: bool) -> None:
+    world.lag = SECOND
+    world.annotate({annotation.RENEW_NOW: "1"})
+    failing = Trouble(act=BY_THE_SERVER["unavailable"], late=late)
+    world.troubles["PATCH certrenewals/status"].extend([failing] * 3)
+
+    world.run(MINUTE)
+
+    assert world.is_settled()
+    assert world.leaf().serial_number == 2
+    assert world.status()["renewNow"] == "1"
+
+
 @pytest.mark.parametrize(
     "change",
     [

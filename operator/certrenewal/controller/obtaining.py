@@ -62,6 +62,7 @@ class Obtained:
     reason: Reason
     duration: timedelta | None  # what was asked for; None: the CA's default
     replaces: str | None  # the fingerprint of the certificate that was there; None: there was none
+    renew_now: str  # the request that is met with it, too; "" where there was none
     refused: tuple[tuple[Route, str], ...] = ()  # the routes tried before, with the CA's words
 
 
@@ -106,6 +107,7 @@ async def ask(
                 reason=step.finding.reason,
                 duration=duration,
                 replaces=observed.leaf.fingerprint if observed.leaf else None,
+                renew_now=observed.renew_now,
                 refused=tuple(refused),
             )
     raise Refused(403, "no route is left for this certificate")

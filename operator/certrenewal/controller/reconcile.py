@@ -23,7 +23,7 @@ from certrenewal.controller.tokens import Tokens
 from certrenewal.domain.authority import AuthorityView
 from certrenewal.domain.certificate import Chain, Leaf, PrivateKey, dump_key, is_pkcs8
 from certrenewal.domain.decision import Finding, Obtain, Repair, Rest, Stop, decide, is_good
-from certrenewal.domain.observed import Observed, read_held
+from certrenewal.domain.observed import Held, Observed, read_held
 from certrenewal.domain.outputs import Outputs, all_keys, changes, content_of
 from certrenewal.domain.policy import Asker
 from certrenewal.domain.reasons import Reason
@@ -209,7 +209,7 @@ class Reconciler:
             obtained=recorded.obtained if known else None,
             immutable=secret.immutable if secret else False,
             renew_now=requested,
-            renew_requested=requested not in ("", recorded.renew_now),
+            renew_requested=requested not in ("", recorded.renew_now, self._met(renewal.key, held)),
             revoke_now=revoked,
             revoke_requested=asked and not met,
             revoke_met=asked and met,
@@ -218,6 +218,13 @@ class Reconciler:
             outputs=outputs,
             together=self._together,
         )
+
+    def _met(self, key: Key, held: Held) -> str:
+        """The request for a renewal that the Secret's certificate meets, although status does not tell yet."""
+        kept = self._obtained.get(key)
+        if kept is None or held.chain is None or _fingerprint(kept) != held.chain.leaf.fingerprint:
+            return ""
+        return kept.renew_now
 
     async def _outputs(
         self, renewal: Renewal, spec: Spec, secret: Secret | None, written: frozenset[str]
