@@ -130,9 +130,16 @@ def _merged(known: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any
     merged = {**known, **patch}
     for key, value in patch.items():
         if isinstance(value, dict):
-            both = {**known.get(key, {}), **value}
-            merged[key] = {name: member for name, member in both.items() if member is not None}
-    return {name: value for name, value in merged.items() if value is not None}
+            merged[key] = _present({**known.get(key, {}), **value})
+    return _present(merged)
+
+
+def _present(members: dict[str, Any]) -> dict[str, Any]:
+    return (
+        {name: member for name, member in members.items() if member is not None}
+        if None in members.values()
+        else members
+    )
 
 
 class Always(Elector):

@@ -173,7 +173,7 @@ class Operator:
         self._events = 0
         self._failures: dict[Key, int] = {}
         self._places = asyncio.Semaphore(settings.workers)
-        self._looks: set[asyncio.Task[None]] = set()
+        self._looks: dict[Key, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -207,7 +207,7 @@ class Operator:
             # A certificate that was just signed is still to be written: the next leader would ask for another.
             async with asyncio.timeout(GRACE):
                 await self.schedule.close()
-        workers = [task for task in (*self._tasks, *self._looks) if task.get_name() != "elector"]
+        workers = [task for task in (*self._tasks, *self._looks.values()) if task.get_name() != "elector"]
         elector = [task for task in self._tasks if task.get_name() == "elector"]
         for group in (workers, elector):
             for task in group:
@@ -333,9 +333,7 @@ class Operator:
             await self._elector.until_leading()
             await self._places.acquire()
             key = await self._next()
-            look = asyncio.create_task(self._take_place(key), name=f"look {key}")
-            self._looks.add(look)
-            look.add_done_callback(self._looks.discard)
+            self._looks[key] = asyncio.create_task(self._take_place(key), name=f"look {key}")
 
     async def _next(self) -> Key:
         """The next certificate that does not have to wait for its authority."""
@@ -355,6 +353,7 @@ class Operator:
             due = await self._look(key)
         finally:
             self._places.release()
+            del self._looks[key]
         self.schedule.finish(key, due)
         metrics.LOOK_SECONDS.observe(time.perf_counter() - started)
 
