@@ -11,7 +11,7 @@ from typing import Any
 from certrenewal.domain.certificate import Chain, key_fits, load_certificates, load_key, parse_chain
 from tests.testbed import manifests, operators
 from tests.testbed.api import ApiError, Manifest
-from tests.testbed.cluster import Cluster
+from tests.testbed.cluster import Cluster, account_name
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.operators import Operator
 from tests.testbed.processes import until
@@ -122,6 +122,15 @@ class Site(Certificates):
     def calls(self) -> int:
         """How many certificates the CA was asked for, by any route."""
         return sum(self.ca.count(path) for path in ("/sign", "/renew", "/rekey"))
+
+    def requests(self, namespace: str, since: datetime, *, verb: str = "") -> list[Manifest]:
+        """The operator's requests about a namespace, in the order in which they came to the API server."""
+        found = [
+            record
+            for record in self.plane.audit(account_name(SYSTEM, self.operator.account), since=since)
+            if record.get("objectRef", {}).get("namespace") == namespace and verb in ("", record["verb"])
+        ]
+        return sorted(found, key=lambda record: str(record["requestReceivedTimestamp"]))
 
 
 def condition_of(status: Mapping[str, Any], kind: str) -> Manifest:

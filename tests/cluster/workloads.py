@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tests.cluster.site import SYSTEM, Certificates, Site
+from tests.cluster.site import Certificates, Site
 from tests.testbed.api import Manifest
-from tests.testbed.controlplane import account_name
 from tests.testbed.processes import until
 
 
@@ -54,16 +53,11 @@ def renewed(site: Certificates, namespace: str, *names: str, value: str = "1") -
 
 def restarts(site: Site, namespace: str, since: datetime) -> list[tuple[str, datetime]]:
     """The workloads that the operator restarted, each with its moment, in order."""
-    user = account_name(SYSTEM, site.operator.account)
-    found = [
+    return [
         (record["objectRef"]["name"], datetime.fromisoformat(record["requestReceivedTimestamp"]))
-        for record in site.plane.audit(user, since=since)
-        if record["verb"] == "patch"
-        and record["objectRef"].get("apiGroup") == "apps"
-        and record["objectRef"].get("namespace") == namespace
-        and record["responseStatus"]["code"] == 200
+        for record in site.requests(namespace, since, verb="patch")
+        if record["objectRef"].get("apiGroup") == "apps" and record["responseStatus"]["code"] == 200
     ]
-    return sorted(found, key=lambda restart: restart[1])
 
 
 def order(site: Site, namespace: str, since: datetime) -> list[str]:

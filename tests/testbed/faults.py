@@ -311,7 +311,10 @@ class HttpProxy(_Background):
         idle = [handler.transport for handler in server.connections if handler.transport] if server else []
         await self._runner.cleanup()
         for transport in idle:
-            transport.abort()  # TLS would wait for the client's goodbye, longer than this loop runs
+            # TLS would wait for the client's goodbye, longer than this loop runs. (Early Pythons 3.11 trip over
+            # one that has ended.)
+            with contextlib.suppress(AttributeError):
+                transport.abort()
         await self._session.close()
 
     async def _cut_streams(self, path: re.Pattern[str]) -> int:
