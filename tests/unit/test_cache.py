@@ -220,6 +220,22 @@ def test_a_secret_that_no_longer_asks_deserves_a_last_look(cache: Cache, renew: 
     assert cache.see_secret(a_secret(version="3", renew=renew)) == set()
 
 
+def test_a_password_that_one_look_has_read_is_still_news_to_all_who_use_it(cache: Cache) -> None:
+    for name in ("a", "b"):
+        cache.see_renewal(a_renewal(name, spec={"pkcs12": {"passwordSecretRef": {"name": "store-password"}}}))
+    cache.see_secret(a_secret("store-password", "1", renew=None))
+
+    cache.know_secret(a_secret("store-password", "2", renew=None))
+
+    assert cache.see_secret(a_secret("store-password", "2", renew=None)) == {Key("shop", "a"), Key("shop", "b")}
+
+
+def test_a_password_that_the_watch_showed_before_anybody_asked_is_known_once_it_was_read(cache: Cache) -> None:
+    cache.know_secret(a_secret("store-password", renew=None))
+
+    assert cache.secrets[Key("shop", "store-password")].version == "1"
+
+
 def test_a_secret_that_is_gone_wakes_all_that_it_concerns(cache: Cache) -> None:
     cache.see_renewal(a_renewal("by-hand"))
     cache.see_secret(a_secret())

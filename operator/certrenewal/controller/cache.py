@@ -264,8 +264,8 @@ class Cache:
         return claims | ({key} if known and known.opted_in else set())
 
     def know_secret(self, secret: SecretMeta) -> None:
-        """A Secret with a password, as it was read: the watch showed it before anybody asked for it."""
-        self.secrets[secret.key] = secret
+        """A Secret with a password, as it was read, unless the watch tells of it: others are to hear its news, too."""
+        self.secrets.setdefault(secret.key, secret)
 
     def see_workload(self, workload: Workload) -> set[Key]:
         """A workload: every CertRenewal whose Secret it uses, or used, may stand differently now.
