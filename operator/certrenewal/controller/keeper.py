@@ -139,10 +139,11 @@ class Keeper:
                 await self._wake.wait()
 
     async def _look(self) -> None:
-        self._looked_at = self._seen.generation
+        seen = self._seen
+        self._looked_at = seen.generation
         try:
-            spec = parse_authority(self._seen.spec)
-            await self._refresh(spec)
+            spec = parse_authority(seen.spec)
+            await self._refresh(spec, seen.spec)
         except InvalidSpec as invalid:
             await self._drop()
             self._failures = 0
@@ -161,10 +162,9 @@ class Keeper:
             self._contact = self._clock()
             self._show(Reason.READY, f"{spec.url} answers and is trusted")
 
-    async def _refresh(self, spec: AuthoritySpec) -> None:
+    async def _refresh(self, spec: AuthoritySpec, built_from: Mapping[str, Any]) -> None:
         """Probe what there is; build it anew where the object, its password or what the CA tells of itself changed."""
         if not await self._is_current():
-            built_from = self._seen.spec
             password = await self._password(spec)
             old, self.authority = self.authority, await connect(spec, password, vouched=self._trust.named)
             self._built_from = built_from
