@@ -136,7 +136,9 @@ class Bundles:
         if held and held.pem == view.bundle and is_trust_store(held.trust_store, view.roots):
             return
         try:
-            self._held[target] = _held(await self._write(namespace, authority, view, held))
+            written = _held(await self._write(namespace, authority, view, held))
+            if target not in self._todo:  # else the watch has shown what came of it, or what somebody made of that
+                self._held[target] = written
             self._told.pop(target, None)
         except NotFound:
             return  # the namespace is going, or news of the ConfigMap is on its way
