@@ -246,6 +246,8 @@ class HttpProxy(_Background):
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
         self._streams: dict[asyncio.BaseTransport, str] = {}
+        self._held: re.Pattern[str] | None = None
+        self._flowing = asyncio.Event()
         self.requests: list[Seen] = []
 
     def delay(self, method: str, path: str, seconds: float, *, times: int | None = None) -> Rule:
@@ -276,6 +278,14 @@ class HttpProxy(_Background):
     def cut_streams(self, path: str = "") -> int:
         """Reset the connections of the requests under way (watches, above all); how many there were."""
         return self._run(self._cut_streams(re.compile(path)))
+
+    def hold_streams(self, path: str) -> None:
+        """Deliver nothing more of the answers under way (watches, above all) until `release_streams`."""
+        self._run(self._hold(re.compile(path)))
+
+    def release_streams(self) -> None:
+        """Deliver what was held back."""
+        self._run(self._hold(None))
 
     def remove(self, *rules: Rule) -> None:
         """Take these rules away, without any: all."""
@@ -323,6 +333,17 @@ class HttpProxy(_Background):
             _reset(transport)
         return len(chosen)
 
+    async def _hold(self, path: re.Pattern[str] | None) -> None:
+        self._held = path
+        if path is None:
+            self._flowing.set()
+        else:
+            self._flowing.clear()
+
+    async def _until_flowing(self, path: str) -> None:
+        if self._held is not None and self._held.search(path):
+            await self._flowing.wait()
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         transport = request.transport
         if transport is None:
@@ -366,7 +387,25 @@ class HttpProxy(_Background):
                 await upstream.read()
                 return _lost(transport)
             seen.status = upstream.status
-            return await _relay(upstream, request, transport, seen)
+            return await self._relay(upstream, request, transport, seen)
+
+    async def _relay(
+        self, upstream: aiohttp.ClientResponse, request: web.Request, transport: asyncio.BaseTransport, seen: Seen
+    ) -> web.StreamResponse:
+        headers = {name: value for name, value in upstream.headers.items() if name.lower() not in _HOP_BY_HOP}
+        response = web.StreamResponse(status=upstream.status, headers=headers)
+        if upstream.content_length is not None:
+            response.content_length = upstream.content_length
+        try:
+            await response.prepare(request)
+            async for piece in upstream.content.iter_any():
+                await self._until_flowing(seen.path)
+                seen.size += len(piece)
+                await response.write(piece)
+            await response.write_eof()
+        except (aiohttp.ClientError, OSError):
+            return _lost(transport)
+        return response
 
 
 def api_proxy(plane: ControlPlane, folder: Path) -> HttpProxy:
@@ -386,24 +425,6 @@ def ca_proxy(ca: StepCA, folder: Path) -> HttpProxy:
         upstream_ca=ca.root_file,
         folder=folder,
     )
-
-
-async def _relay(
-    upstream: aiohttp.ClientResponse, request: web.Request, transport: asyncio.BaseTransport, seen: Seen
-) -> web.StreamResponse:
-    headers = {name: value for name, value in upstream.headers.items() if name.lower() not in _HOP_BY_HOP}
-    response = web.StreamResponse(status=upstream.status, headers=headers)
-    if upstream.content_length is not None:
-        response.content_length = upstream.content_length
-    try:
-        await response.prepare(request)
-        async for piece in upstream.content.iter_any():
-            seen.size += len(piece)
-            await response.write(piece)
-        await response.write_eof()
-    except (aiohttp.ClientError, OSError):
-        return _lost(transport)
-    return response
 
 
 def _lost(transport: asyncio.BaseTransport) -> web.Response:
