@@ -174,8 +174,10 @@ class Process:
             self._child.wait(10)
 
     def pause(self) -> None:
-        """Freeze it: its sockets stay open and say nothing."""
+        """Freeze it: its sockets stay open and say nothing. Returns once all of its threads stand."""
         self.signal(signal.SIGSTOP)
+        assert self._child is not None  # it has got a signal
+        os.waitid(os.P_PID, self._child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let it run on after ``pause``."""
