@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import assert_never
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -214,6 +215,18 @@ def public_der(key: PublicKeyTypes) -> bytes:
 def key_fits(key: PrivateKey, leaf: Leaf) -> bool:
     """Whether the private key is the one that the leaf certifies."""
     return key.public_key() == leaf.certificate.public_key()
+
+
+def jws_algorithm(key: PrivateKey) -> str:
+    """How a key signs tokens (RFC 7518 §3.1): Ed25519 by the name of RFC 8037, as step-ca does not know RFC 9864."""
+    match key:
+        case ec.EllipticCurvePrivateKey(curve=curve):
+            return JWS_BY_CURVE[curve.name]
+        case rsa.RSAPrivateKey():
+            return "RS256"
+        case ed25519.Ed25519PrivateKey():
+            return "EdDSA"
+    assert_never(key)
 
 
 def algorithm_of(key: PublicKeyTypes) -> KeyAlgorithm | None:

@@ -1,4 +1,4 @@
-"""How are a private key and its request made, and how does the key sign a token?"""
+"""How are a private key and its request made?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
-from certrenewal.domain.certificate import JWS_BY_CURVE, PrivateKey
+from certrenewal.domain.certificate import PrivateKey
 from certrenewal.domain.keys import KeyAlgorithm
 
 
@@ -32,18 +32,6 @@ async def generate(algorithm: KeyAlgorithm) -> PrivateKey:
 def request(key: PrivateKey) -> x509.CertificateSigningRequest:
     """A bare CSR: step-ca takes subject and names from the token, and refuses a CSR that says otherwise."""
     return _signed(x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])), key)
-
-
-def jws_algorithm(key: PrivateKey) -> str:
-    """How a key signs tokens (RFC 7518 §3.1): Ed25519 by the name of RFC 8037, as step-ca does not know RFC 9864."""
-    match key:
-        case ec.EllipticCurvePrivateKey(curve=curve):
-            return JWS_BY_CURVE[curve.name]
-        case rsa.RSAPrivateKey():
-            return "RS256"
-        case ed25519.Ed25519PrivateKey():
-            return "EdDSA"
-    assert_never(key)
 
 
 def contradiction() -> x509.CertificateSigningRequest:

@@ -16,11 +16,10 @@ from joserfc.jwe import JWERegistry
 from joserfc.registry import HeaderParameter
 
 from certrenewal.domain.authority import ProvisionerRef
-from certrenewal.domain.certificate import PrivateKey
+from certrenewal.domain.certificate import PrivateKey, jws_algorithm
 from certrenewal.domain.durations import parse_duration
 from certrenewal.domain.reasons import Reason
 from certrenewal.stepca.errors import BadAnswer, NotReady, Refused
-from certrenewal.stepca.keys import jws_algorithm
 from certrenewal.stepca.transport import Transport
 
 # What step-ca's own JOSE library accepts. Its tools write 600,000, which joserfc refuses by default.
@@ -150,9 +149,9 @@ def _signing_key(private: Mapping[str, Any], wanted: ProvisionerRef) -> PrivateK
         key = jwk.import_key(dict(private)).private_key
         assert isinstance(key, PrivateKey)
         jws_algorithm(key)
-    except Exception as failure:  # noqa: BLE001 - a JWK can be wrong in many ways
+    except Exception:  # noqa: BLE001 - a JWK can be wrong in many ways, and is in no words of theirs to be repeated
         raise BadAnswer(
-            f"the key of provisioner {wanted.name!r} cannot sign tokens: it has to be EC, RSA or Ed25519 "
-            f"({type(failure).__name__})"
+            f"spec.provisioner: the key of provisioner {wanted.name!r} cannot sign tokens: "
+            "name one with a key on P-256, P-384 or P-521, an RSA or an Ed25519 key"
         ) from None
     return key

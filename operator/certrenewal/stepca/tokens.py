@@ -13,9 +13,8 @@ import jwt
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import CertificateSigningRequest
 
-from certrenewal.domain.certificate import Chain, PrivateKey
+from certrenewal.domain.certificate import Chain, PrivateKey, jws_algorithm
 from certrenewal.domain.names import Name
-from certrenewal.stepca.keys import jws_algorithm
 from certrenewal.stepca.provisioner import Provisioner
 
 LIFETIME = timedelta(minutes=5)
