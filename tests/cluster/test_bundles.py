@@ -120,7 +120,7 @@ def test_a_config_map_of_somebody_else_is_left_alone(site: Site, namespace: str)
     site.plane.create({**own, "data": {"mine": "1"}})
 
     ask(site, namespace)
-    until(lambda: events(site, namespace, "Conflict"), 20, "a Warning")
+    until(lambda: site.events("default", namespace, "Conflict"), 20, "a Warning")
     ask(site, namespace, None)
     site.order(namespace)
     site.await_ready(namespace)
@@ -151,13 +151,7 @@ def test_a_root_that_comes_in_is_in_every_bundle(site: Site, namespace: str, mak
 def test_an_authority_that_does_not_exist_is_told_of(site: Site, namespace: str) -> None:
     ask(site, namespace, "nobody")
 
-    until(lambda: events(site, namespace, "AuthorityNotFound"), 20, "a Warning")
-    told = events(site, namespace, "AuthorityNotFound")[0]
-    assert "certrenewal.dev/roots" in told["message"]
+    until(lambda: site.events("default", namespace, "AuthorityNotFound"), 20, "a Warning")
+    told = site.events("default", namespace, "AuthorityNotFound")[0]
+    assert "certrenewal.dev/roots" in told["note"]
     assert told["type"] == "Warning"
-
-
-def events(site: Site, namespace: str, reason: str) -> list[Manifest]:
-    """The Events about a namespace."""
-    found = site.plane.objects("events", "default")
-    return [event for event in found if event["involvedObject"]["name"] == namespace and event["reason"] == reason]
