@@ -38,7 +38,7 @@ unit: $(STAMP) ## tests of the pure core and of the docs, in seconds
 	@$(BIN)/pytest tests/unit tests/docs -q
 
 cluster: $(STAMP) tools ## tests on a real API server and a real step-ca
-	@$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/docs --ignore=tests/node -n $(WORKERS) --dist loadfile
+	@$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/docs --ignore=tests/node -n $(WORKERS) --dist loadfile $(AGAIN)
 
 bench: $(PLOTTING) tools ## every figure of docs/benchmarks.md, measured anew (about two hours)
 	@$(BIN)/python -m tests.bench
