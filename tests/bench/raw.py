@@ -191,7 +191,7 @@ class Bench:
             "policy": OPEN_POLICY,
             "limits": {"concurrency": places, "requestsPerSecond": 100_000},
         }
-        self.operator.see_namespace(None, {"metadata": {"name": NAMESPACE}})
+        self.operator.see_namespace(None, {"metadata": {"name": NAMESPACE, "uid": NAMESPACE}})
         self.operator.see_authority(None, {"metadata": {"name": "default", "uid": "default"}, "spec": spec})
 
     @asynccontextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 from certrenewal.domain.certificate import dump_key, load_key
 from tests.cluster.site import Site
 from tests.testbed import manifests
@@ -141,6 +143,22 @@ def test_a_certrenewal_without_a_secret_name_uses_its_own(site: Site, namespace:
     site.await_ready(namespace, "hand")
 
     assert site.status(namespace, "hand")["secretName"] == "hand"
+
+
+def test_nothing_is_asked_for_what_a_namespace_takes_with_it(site: Site) -> None:
+    """A Secret that is deleted comes back, but not where there can be none any more."""
+    gone, names = f"gone-{secrets.token_hex(4)}", [f"web-{number}" for number in range(5)]
+    site.plane.create(manifests.namespace(gone))
+    for name in names:
+        site.plane.create(manifests.cert_renewal(name, gone, {"names": [f"{name}.{gone}.svc"]}))
+    for name in names:
+        site.await_ready(gone, name)
+    calls = site.calls()
+
+    site.plane.delete("namespaces", "", gone)
+    until(lambda: site.plane.find("namespaces", "", gone) is None, 30, "the namespace is gone")
+
+    assert site.calls() == calls
 
 
 def test_of_two_claims_on_one_secret_the_one_by_hand_wins(site: Site, namespace: str) -> None:

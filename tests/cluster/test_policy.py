@@ -12,6 +12,8 @@ import pytest
 from tests.cluster.site import PASSWORD_SECRET, SYSTEM, Site, condition_of
 from tests.testbed import manifests
 from tests.testbed.api import ApiError
+from tests.testbed.faults import HttpProxy
+from tests.testbed.operators import Operator
 from tests.testbed.processes import until
 
 PASSWORD = (SYSTEM, PASSWORD_SECRET)
@@ -113,6 +115,38 @@ def test_a_namespace_is_selected_by_labels_that_come_and_go(site: Site, namespac
     site.await_ready(namespace, "unlabelled")
 
     renew_denied(site, namespace, "www.example.com")
+
+
+def test_nobody_is_judged_before_the_labels_of_their_namespace_are_known(
+    site: Site, namespace: str, authority: Authority, slow_api: tuple[HttpProxy, Operator]
+) -> None:
+    """Without them, a rule for a label would allow nobody, and one for those that have it not, everybody."""
+    proxy, _ = slow_api
+    without = {"matchExpressions": [{"key": "team", "operator": "DoesNotExist"}]}
+    own = authority(
+        {"namespaceSelector": {"matchLabels": {"team": "shop"}}, "names": ["*.example.com"]},
+        {"namespaceSelector": without, "names": ["*.example.org"]},
+    )
+    site.order(namespace, authority=own, names="www.example.org")
+    site.await_ready(namespace)
+    proxy.hold_streams(r"/api/v1/namespaces\?.*watch=true")
+    fresh = f"fresh-{secrets.token_hex(4)}"
+
+    site.plane.create(manifests.namespace(fresh, team="shop"))
+    site.order(fresh, "allowed", authority=own, names="www.example.com")
+    site.order(fresh, "denied", authority=own, names="www.example.org")
+    until(lambda: len(site.plane.objects("certrenewals", fresh)) == 2, 20, "both are seen")
+    site.order(namespace, "later")
+    site.await_ready(namespace, "later")
+    unjudged = [site.status(fresh, name) for name in ("allowed", "denied")]
+    proxy.release_streams()
+    site.await_ready(fresh, "allowed")
+    site.await_condition(fresh, "denied", status="False", reason="NameDenied")
+
+    assert unjudged == [{}, {}]
+    assert not site.events(fresh, "allowed", "NameDenied")
+    assert not site.secret(fresh, "denied").get("data")
+    site.plane.delete("namespaces", "", fresh)
 
 
 @pytest.mark.parametrize(

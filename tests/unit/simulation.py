@@ -524,7 +524,7 @@ class Replica:
         self.failures = 0
         self.unwritten: list[x509.Certificate] = []
         self.cache = Cache()
-        self.cache.see_namespace(NAMESPACE, {})
+        self.cache.see_namespace(NAMESPACE, "uid", {})
         self.contact = Contact(world, self)
         self._store = Store(Connection(world, self), reporter="simulation")
         self.reconciler = self._made()

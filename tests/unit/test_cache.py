@@ -346,14 +346,27 @@ def test_dependents_are_just_the_workloads_that_use_the_secret(news: list[tuple[
 # -- namespaces ----------------------------------------------------------------------------------------------------
 
 
-def test_labels_that_change_wake_the_namespace(cache: Cache) -> None:
-    cache.see_renewal(a_renewal())
-    cache.see_renewal(a_renewal(key=Key("bank", "web-tls"), uid="b"))
+def test_a_namespace_is_news_when_it_is_new_or_its_labels_are(cache: Cache) -> None:
+    assert cache.see_namespace("shop", "uid", {"team": "a"})
+    assert not cache.see_namespace("shop", "uid", {"team": "a"})
+    assert cache.see_namespace("shop", "uid", {"team": "b"})
+    assert cache.labels == {"shop": {"team": "b"}}
 
-    assert cache.see_namespace("shop", {"team": "a"}) == set()
-    assert cache.see_namespace("shop", {"team": "a"}) == set()
-    assert cache.see_namespace("shop", {"team": "b"}) == {WEB_TLS}
-    assert cache.labels["shop"] == {"team": "b"}
+
+def test_a_namespace_that_is_gone_has_no_labels(cache: Cache) -> None:
+    cache.see_namespace("shop", "uid", {})
+
+    assert cache.lose_namespace("shop", "uid")
+    assert not cache.lose_namespace("shop", "uid")
+    assert cache.labels == {}
+
+
+def test_a_namespace_is_not_lost_with_the_one_that_had_its_name_before(cache: Cache) -> None:
+    cache.see_namespace("shop", "before", {})
+    cache.see_namespace("shop", "now", {})
+
+    assert not cache.lose_namespace("shop", "before")
+    assert cache.labels == {"shop": {}}
 
 
 # -- reading objects -----------------------------------------------------------------------------------------------

@@ -72,7 +72,6 @@ def assemble(around: Surroundings, choices: Choices) -> Reconciler:
         reporter=reporter,
         require=require,
         clock=clock,
-        cluster_domain=choices.cluster_domain,
     )
     adoption = Adoption(
         cache,

@@ -155,7 +155,8 @@ class Cache:
 
     renewals: dict[Key, Renewal] = field(default_factory=dict)
     secrets: dict[Key, SecretMeta] = field(default_factory=dict)
-    labels: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    labels: dict[str, Mapping[str, str]] = field(default_factory=dict)  # of the namespaces that are there to stay
+    _namespaces: dict[str, str] = field(default_factory=dict)  # the uids of these
     _claims: defaultdict[Key, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _workloads: dict[_Place, Workload] = field(default_factory=dict)
     _passwords: defaultdict[Key, set[Key]] = field(default_factory=lambda: defaultdict(set))
@@ -292,13 +293,18 @@ class Cache:
         self._index_owner(known, None)
         return self._reindex(namespace, ref, known.secrets, frozenset()) | self._below(known)
 
-    def see_namespace(self, namespace: str, labels: Mapping[str, str]) -> set[Key]:
-        """A namespace's labels, which a policy may select by."""
-        known = self.labels.get(namespace)
-        self.labels[namespace] = labels
-        if known is None or known == labels:
-            return set()
-        return {key for key in self.renewals if key.namespace == namespace}
+    def see_namespace(self, name: str, uid: str, labels: Mapping[str, str]) -> bool:
+        """Whether a namespace is new, or its labels are, which a policy may select by."""
+        known = self.labels.get(name)
+        self.labels[name], self._namespaces[name] = labels, uid
+        return known != labels
+
+    def lose_namespace(self, name: str, uid: str) -> bool:
+        """A namespace is gone or about to go; False where another one has its name by now, or it was never seen."""
+        if self._namespaces.get(name) != uid:
+            return False
+        del self.labels[name], self._namespaces[name]
+        return True
 
     def _reindex(self, namespace: str, ref: WorkloadRef, touched: Iterable[str], used: frozenset[str]) -> set[Key]:
         keys: set[Key] = set()

@@ -180,7 +180,7 @@ class Handout:
             raise Denied(HTTPStatus.FORBIDDEN, Refusal.FORBIDDEN, message)
         if caller.namespace not in self._labels:
             # Rules may select namespaces by labels that they do not have: it takes all of them to judge.
-            message = f"namespace {caller.namespace} is not known yet"
+            message = f"namespace {caller.namespace} is not known yet, or is being deleted"
             raise Denied(HTTPStatus.SERVICE_UNAVAILABLE, Refusal.SERVICE_UNAVAILABLE, message)
         return Asker(
             namespace=caller.namespace,

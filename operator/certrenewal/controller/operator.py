@@ -291,12 +291,17 @@ class Operator:
 
     def see_namespace(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A namespace's metadata, as the watch shows it."""
+        self._events += 1
         metadata = body["metadata"]
-        if event == "DELETED":
-            self.bundles.lose_namespace(metadata["name"])
+        name, uid = metadata["name"], metadata["uid"]
+        if event == "DELETED" or metadata.get("deletionTimestamp"):
+            if self.cache.lose_namespace(name, uid):
+                self.bundles.lose_namespace(name)
             return
-        self.bundles.see_namespace(metadata["name"], metadata.get("annotations") or {})
-        self._poke(self.cache.see_namespace(metadata["name"], metadata.get("labels") or {}))
+        self.bundles.see_namespace(name, metadata.get("annotations") or {})
+        changed = self.cache.see_namespace(name, uid, metadata.get("labels") or {})
+        if changed and self._synced.is_set():  # before, nobody has looked at anything, and each is looked at then
+            self._poke({key for key in self.cache.renewals if key.namespace == name})
 
     def see_config_map(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A ConfigMap with roots, as the watch shows it."""

@@ -138,9 +138,12 @@ class Reconciler:
         if objection := self._adoption.objection(renewal):
             renewal, due = await self._tokens.expire(renewal)
             return await self._tell.stopped(renewal, objection, leaf=None, good=False) or due
+        asker = self._asker(renewal.key.namespace)
+        if asker is None:
+            return None  # news of its namespace will bring us back
         spec = parse_spec(renewal.key.name, renewal.spec)
         if spec.token is not None:
-            return await self._tokens.look(renewal, spec)
+            return await self._tokens.look(renewal, spec, asker)
         if "token" in renewal.status:
             held = await self._store.read_secret(renewal.key.namespace, spec.secret_name)
             renewal = await self._tokens.withdraw(renewal, held)
@@ -156,9 +159,15 @@ class Reconciler:
         secret = self._still_empty(renewal) or await self._store.read_secret(renewal.key.namespace, spec.secret_name)
         if not stands_for(renewal, secret):
             return self._clock() + SHORTEST_RETRY  # the watch will show it
-        recorded = Recorded(renewal.status)
-        outputs = await self._outputs(renewal, spec, secret, recorded.formats)
-        return await self._step(renewal, self._observe(renewal, spec, view, secret, recorded, outputs), secret)
+        outputs = await self._outputs(renewal, spec, secret)
+        return await self._step(renewal, self._observe(renewal, spec, asker, view, secret, outputs), secret)
+
+    def _asker(self, namespace: str) -> Asker | None:
+        """Who asks; None where nobody can say what the namespace may have, as it was not seen yet or is going."""
+        labels = self._cache.labels.get(namespace)
+        if labels is None:
+            return None
+        return Asker(namespace=namespace, labels=labels, cluster_domain=self._cluster_domain)
 
     async def _step(self, renewal: Renewal, observed: Observed, secret: Secret | None) -> datetime | None:
         now = self._clock()
@@ -180,11 +189,12 @@ class Reconciler:
         self,
         renewal: Renewal,
         spec: Spec,
+        asker: Asker,
         view: AuthorityView,
         secret: Secret | None,
-        recorded: Recorded,
         outputs: Outputs | None,
     ) -> Observed:
+        recorded = Recorded(renewal.status)
         data, keys = (secret.data if secret else {}), spec.data_keys
         held = read_held(data.get(keys.crt, b""), data.get(keys.key, b""), data.get(keys.ca, b""))
         known = held.chain is not None and held.chain.leaf.fingerprint == recorded.fingerprint
@@ -199,11 +209,7 @@ class Reconciler:
             spec=spec,
             held=held,
             authority=view,
-            asker=Asker(
-                namespace=renewal.key.namespace,
-                labels=self._cache.labels.get(renewal.key.namespace, {}),
-                cluster_domain=self._cluster_domain,
-            ),
+            asker=asker,
             recorded=recorded,
             asked_duration=recorded.duration if known else None,
             obtained=recorded.obtained if known else None,
@@ -226,10 +232,9 @@ class Reconciler:
             return ""
         return kept.renew_now
 
-    async def _outputs(
-        self, renewal: Renewal, spec: Spec, secret: Secret | None, written: frozenset[str]
-    ) -> Outputs | None:
+    async def _outputs(self, renewal: Renewal, spec: Spec, secret: Secret | None) -> Outputs | None:
         """The other forms as they are, None where none is asked for and none of ours is left."""
+        written = Recorded(renewal.status).formats
         if not spec.formats and not written:
             return None
         password, version = None, ""

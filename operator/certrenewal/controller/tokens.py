@@ -53,7 +53,6 @@ class Tokens:
         reporter: Reporter,
         require: Callable[[], None],
         clock: Callable[[], datetime],
-        cluster_domain: str,
     ) -> None:
         self._cache = cache
         self._store = store
@@ -62,10 +61,9 @@ class Tokens:
         self._reporter = reporter
         self._require = require
         self._clock = clock
-        self._cluster_domain = cluster_domain
         self._canceller = canceller
 
-    async def look(self, renewal: Renewal, spec: Spec) -> datetime | None:
+    async def look(self, renewal: Renewal, spec: Spec, asker: Asker) -> datetime | None:
         """Take the next step; when to look again, None where only news can change anything."""
         self._tell.forget(renewal.key)  # its metrics are those of certificates
         if self._is_over(renewal):
@@ -79,11 +77,7 @@ class Tokens:
         case = Case(
             spec=spec,
             authority=view,
-            asker=Asker(
-                namespace=renewal.key.namespace,
-                labels=self._cache.labels.get(renewal.key.namespace, {}),
-                cluster_domain=self._cluster_domain,
-            ),
+            asker=asker,
             laid=read_laid(renewal.status),
             held=digest(_held(secret)),
             immutable=secret.immutable if secret else False,
