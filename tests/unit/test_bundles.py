@@ -1,4 +1,4 @@
-"""Guards: a ConfigMap with roots is healed even where somebody edits it before the answer to our write is there."""
+"""Guards: a ConfigMap with roots is healed, and removed, whatever the order in which the watch shows what was done."""
 
 from __future__ import annotations
 
@@ -46,3 +46,27 @@ async def test_an_edit_that_the_watch_shows_before_the_answer_is_healed() -> Non
         await asyncio.gather(task, return_exceptions=True)
 
     assert server.written == [a_root().pem.decode()] * 2
+
+
+async def test_a_config_map_is_not_lost_with_the_one_that_had_its_name_before() -> None:
+    removed = asyncio.Event()
+    store = mock.Mock(delete_config_map=mock.AsyncMock(side_effect=lambda *_: removed.set()))
+    bundles = Bundles(store=store, reporter=mock.Mock(), leads=lambda: True, view=lambda _: None, namespaces=())
+    metadata = {
+        "namespace": "shop",
+        "name": "certrenewal-roots-default",
+        "labels": {"certrenewal.dev/roots": "default"},
+    }
+    for uid in ("before", "now"):
+        bundles.see_config_map({"metadata": {**metadata, "uid": uid}})
+
+    bundles.lose_config_map({"metadata": {**metadata, "uid": "before"}})
+    task = asyncio.create_task(bundles.run())
+    try:
+        async with asyncio.timeout(5):
+            await removed.wait()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    store.delete_config_map.assert_called_once_with("shop", "certrenewal-roots-default", "now")

@@ -122,9 +122,9 @@ class Authorities:
         )
         self._keepers[seen.name] = (keeper, asyncio.create_task(keeper.run(), name=f"keeper {seen.name}"))
 
-    def lose(self, name: str) -> None:
-        """A CertAuthority is gone."""
-        if name in self._keepers:
+    def lose(self, name: str, uid: str) -> None:
+        """A CertAuthority is gone; another one may have its name by now."""
+        if name in self._keepers and self._keepers[name][0].uid == uid:
             self._keepers.pop(name)[1].cancel()
             with contextlib.suppress(KeyError):
                 metrics.AUTHORITY_READY.remove(name)

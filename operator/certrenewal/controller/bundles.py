@@ -85,9 +85,11 @@ class Bundles:
             self._want([target])
 
     def lose_config_map(self, body: Mapping[str, Any]) -> None:
-        """A ConfigMap is gone."""
+        """A ConfigMap is gone; another one may have its name by now."""
         target = _target(body)
-        if target is not None and self._held.pop(target, None) is not None:
+        held = self._held.get(target) if target else None
+        if target is not None and held is not None and held.uid == body["metadata"]["uid"]:
+            del self._held[target]
             self._want([target])
 
     def authority_changed(self, name: str) -> None:

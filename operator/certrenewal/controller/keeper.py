@@ -89,6 +89,11 @@ class Keeper:
             type="Ready", status="Unknown", reason=Reason.AUTHORITY_NOT_READY, message="not asked yet"
         )
 
+    @property
+    def uid(self) -> str:
+        """Of the object."""
+        return self._seen.uid
+
     def see(self, seen: AuthorityObject) -> None:
         """The object changed, or only our own status of it."""
         changed = seen.spec != self._seen.spec or seen.uid != self._seen.uid

@@ -285,7 +285,7 @@ class Operator:
         """A CertAuthority, as the watch shows it."""
         self._events += 1
         if event == "DELETED":
-            self.authorities.lose(body["metadata"]["name"])
+            self.authorities.lose(body["metadata"]["name"], body["metadata"]["uid"])
         else:
             self.authorities.see(body)
 
