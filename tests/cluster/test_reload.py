@@ -124,6 +124,7 @@ def test_a_signal_is_sent_once_the_files_are_there(kubelet: Kubelet) -> None:
     assert own_mark(site, namespace) == mark
     assert pods(site, namespace) == running
     assert pod_marks(site, namespace) == [None, None]
+    until(lambda: site.events(namespace, "web", "Reloaded"), 10, "told")
     assert [event["type"] for event in site.events(namespace, "web", "Reloaded")] == ["Normal"]
     assert site.condition(namespace, kind="RolledOut") == ("True", "RolledOut")
     assert site.operator.metric("certrenewal_reloads_total", kind="Deployment") >= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ from tests.testbed import manifests, operators
 from tests.testbed.api import ApiError
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.operators import Operator
+from tests.testbed.processes import until
 
 SECOND = "certrenewal-second"
 # As docs/operations.md has it: the authority is the other release's, and its password is to be read all the same.
@@ -50,6 +52,7 @@ def test_each_release_fills_the_secrets_of_its_own_namespaces_once(shards: tuple
 
     assert one.ca.count("/sign") == 2
     for site, namespace in ((one, "shard-one"), (two, "shard-two")):
+        until(functools.partial(site.events, namespace, reason="Issued"), 10, "told")
         (issued,) = site.events(namespace, reason="Issued")
         assert issued["reportingInstance"] == site.operator.identity
 
@@ -61,10 +64,13 @@ def test_no_release_disputes_what_another_says_of_the_authority(shards: tuple[Si
         site.await_ready(namespace, "other-tls")  # each is through with its own look at the authority
 
     found = one.plane.get("certauthorities", "", "default")
-    events = one.plane.events("default", "default")
 
-    told = {event["reason"] for event in events if event["regarding"]["uid"] == found["metadata"]["uid"]}
-    assert told == {"Ready"}
+    def told() -> set[str]:
+        events = one.events("default", "default")
+        return {event["reason"] for event in events if event["regarding"].get("uid") == found["metadata"]["uid"]}
+
+    until(told, 10, "told")
+    assert told() == {"Ready"}
     conditions = {(c["type"], c["status"]) for c in found["status"]["conditions"]}
     assert conditions == {("Ready", "True"), ("ClockInSync", "True")}
 
