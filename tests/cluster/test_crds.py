@@ -35,9 +35,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "hook that takes long": ({"hooks": [{**HOOK, "timeout": "61s"}]}, "spec.hooks[0].timeout"),
     "roots twice": ({"hooks": [{**HOOK, "caBundle": "x", "authority": "y"}]}, "spec.hooks[0]"),
     "header without a value": ({"hooks": [{**HOOK, "headers": [{"name": "A"}]}]}, "spec.hooks[0].headers[0]"),
+    "a Secret that is a path": (
+        {"hooks": [{**HOOK, "headers": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "../a", "key": "b"}}}]}]},
+        "spec.hooks[0].headers[0].valueFrom.secretKeyRef.name",
+    ),
     "a token for too long": ({"token": {"lifetime": "61m"}}, "spec.token.lifetime"),
     "a token for too short": ({"token": {"lifetime": "999ms"}}, "spec.token.lifetime"),
     "a token and a format": ({"token": {}, "formats": ["der"]}, "spec.token"),
+    "a token and a hook": ({"token": {}, "hooks": [HOOK]}, "spec.token"),
+    "a token and a revocation": ({"token": {}, "revoke": ["OnDelete"]}, "spec.token"),
     "a token and a restart": ({"token": {}, "restart": "Never"}, "spec.token"),
 }
 

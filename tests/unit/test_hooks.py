@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -42,6 +43,18 @@ def nested(levels: int) -> dict[str, Any]:
     for _ in range(levels - 1):
         inner = {"a": inner}
     return inner
+
+
+def from_secret(name: str = "grafana", key: str = "token") -> dict[str, Any]:
+    """A header whose value lies in a Secret."""
+    reference = {"name": name, "key": key}
+    return {"headers": [{"name": "A", "valueFrom": {"secretKeyRef": reference}}]}
+
+
+def of_another_version(pem: bytes) -> str:
+    """A certificate of a version that there is not."""
+    der = ssl.PEM_cert_to_DER_cert(pem.decode())
+    return ssl.DER_cert_to_PEM_cert(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07"))
 
 
 def refusal(*hooks: Mapping[str, Any]) -> str:
@@ -137,6 +150,8 @@ def test_host_and_port_are_those_of_the_url(url: str, host: str, port: int) -> N
         ({"url": "https://127.1/"}, "spec.hooks[0].url"),
         ({"url": "https://[::g]/"}, "spec.hooks[0].url"),
         ({"url": "https://[:::1]/"}, "spec.hooks[0].url"),
+        ({"url": "https://[1.2.3.4]/"}, "spec.hooks[0].url"),
+        ({"url": f"https://a.example.com/{'x' * 2048}"}, "spec.hooks[0].url"),
         ({"url": "https://$(name).example.com/"}, "spec.hooks[0].url"),
         ({"url": "https://a.example.com/$(tls.key)"}, "spec.hooks[0].url"),
         ({"url": "https://bücher.example.com/"}, "spec.hooks[0].url"),
@@ -155,6 +170,7 @@ def test_host_and_port_are_those_of_the_url(url: str, host: str, port: int) -> N
         ({"body": {}, "method": "HEAD"}, "spec.hooks[0].method"),
         ({"body": "[" * (DEEPEST_BODY + 1) + "]" * (DEEPEST_BODY + 1)}, "spec.hooks[0].body"),
         ({"caBundle": "no PEM"}, "spec.hooks[0].caBundle"),
+        ({"caBundle": of_another_version(a_root().pem)}, "spec.hooks[0].caBundle"),
         ({"caBundle": "x", "authority": "default"}, "spec.hooks[0]"),
         ({"timeout": "61s"}, "spec.hooks[0].timeout"),
         ({"timeout": "soon"}, "spec.hooks[0].timeout"),
@@ -165,11 +181,21 @@ def test_host_and_port_are_those_of_the_url(url: str, host: str, port: int) -> N
         ({"headers": [{"name": "A", "value": "1"}, {"name": "a", "value": "2"}]}, "spec.hooks[0].headers"),
         ({"headers": [{"name": "A", "value": "1\r\nB: 2"}]}, "spec.hooks[0].headers[0].value"),
         ({"headers": [{"name": "A", "valueFrom": {}}]}, "spec.hooks[0].headers[0].valueFrom.secretKeyRef"),
+        (from_secret(name="../../kube-system/secrets/x"), "spec.hooks[0].headers[0].valueFrom.secretKeyRef"),
+        (from_secret(name="a?b"), "spec.hooks[0].headers[0].valueFrom.secretKeyRef"),
+        (from_secret(key="a/b"), "spec.hooks[0].headers[0].valueFrom.secretKeyRef"),
         ({"headers": [{"name": f"A{n}", "value": "1"} for n in range(17)]}, "spec.hooks[0].headers"),
     ],
 )
 def test_what_cannot_be_read_is_refused_by_field(fields: Mapping[str, Any], field: str) -> None:
     assert refusal({"name": "ping", "url": URL, **fields}).startswith(f"{field}: ")
+
+
+def test_what_stands_between_the_roots_of_a_hook_is_left_out() -> None:
+    pem = a_root().pem.decode()
+    (hook,) = parse_hooks([{"name": "ping", "url": URL, "caBundle": f"# für den Empfänger\n{pem}"}])
+
+    assert hook.ca_bundle == pem
 
 
 def test_hooks_are_few_and_each_has_a_name_of_its_own() -> None:

@@ -153,6 +153,7 @@ def test_each_annotation_sets_its_field(key: str, value: str, field: str, meanin
         pytest.param("restart", "Rollout./web", "Deployment/web,StatefulSet/db", id="kind with half a group"),
         pytest.param("restart", "Deployment/web,Never", "Auto, Never, or a list", id="a word within a list"),
         pytest.param("restart", "Deployment/Web", "Auto, Never, or a list", id="no object's name"),
+        pytest.param("restart", "Deployment/web\xa0", "Auto, Never, or a list", id="a blank that the schema refuses"),
         pytest.param("restart", "Deployment/web,", "without an empty part", id="list with an empty part"),
         pytest.param("verify", "", "a port from 1 to 65535", id="verify nothing"),
         pytest.param("verify", "0", "a port from 1 to 65535", id="no port"),
@@ -210,6 +211,30 @@ def test_a_value_that_is_endless_is_cut_in_the_message() -> None:
     assert len(str(problem)) < 500
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "remedy"),
+    [
+        ("restart", ",".join(["Deployment/web"] * 600), "at most 8192 characters"),
+        ("ping-url", "https://a.example.com/" + "x" * 2048, "2048 characters at most"),
+        ("duration", "1" * 100_000, "at most 64 characters"),
+        ("data-keys", "a" * 100_000 + "=x", "name crt, key or ca"),
+    ],
+)
+def test_what_the_schema_takes_no_more_of_is_told_in_a_few_words(key: str, value: str, remedy: str) -> None:
+    problem = read_wish("web-tls", annotated(**{key: value})).problem
+
+    assert problem is not None
+    assert remedy in str(problem)
+    assert len(str(problem)) < 1000
+
+
+def test_a_word_that_is_written_twice_is_meant_once() -> None:
+    wish = read_wish("web-tls", annotated(formats="combined, der,combined", revoke="OnRenew,OnRenew"))
+
+    assert wish.problem is None
+    assert (wish.spec["formats"], wish.spec["revoke"]) == (["combined", "der"], ["OnRenew"])
+
+
 def test_renew_now_is_an_action_and_no_wish() -> None:
     wish = read_wish("web-tls", annotated(renew_now="2026-03-01"))
 
@@ -256,6 +281,10 @@ def test_a_secret_may_ask_for_a_token_instead(values: dict[str, str], minutes: i
         ({"formats": "der"}, "formats", "beside a token"),
         ({"pkcs12_password_secret": "pw"}, "pkcs12-password-secret", "beside a token"),
         ({"pkcs12_profile": "LegacyDES"}, "pkcs12-profile", "beside a token"),
+        ({"verify": "8443"}, "verify", "beside a token"),
+        ({"revoke": "OnDelete"}, "revoke", "beside a token"),
+        ({"ping_url": "https://a.example.com"}, "ping-url", "beside a token"),
+        ({"revoke_now": "1"}, "revoke-now", "beside a token"),
     ],
 )
 def test_what_does_not_go_with_a_token_is_told(values: dict[str, str], key: str, remedy: str) -> None:

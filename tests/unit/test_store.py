@@ -1,11 +1,14 @@
-"""What is sent to the API server when a Secret is written?"""
+"""Guards: a Secret is written no more than it has to be, and no name leads a request elsewhere."""
 
 from __future__ import annotations
 
 import base64
 from typing import Any
 
-from certrenewal.kube.client import Client, Object
+import pytest
+
+from certrenewal.kube.client import Client, Configuration, Object
+from certrenewal.kube.errors import Rejected
 from certrenewal.kube.store import Secret, Store
 
 
@@ -42,3 +45,11 @@ async def test_what_a_secret_holds_already_is_not_sent_again() -> None:
         "metadata": {"uid": "u", "resourceVersion": "7"},
         "data": {"tls.crt": base64.b64encode(b"new").decode(), "tls.der": None},
     }
+
+
+@pytest.mark.parametrize("name", ["../../kube-system/secrets/x", "..", "%2e%2e/%2e%2e/kube-system/secrets/x", "./x"])
+async def test_a_name_that_leads_elsewhere_is_asked_of_nobody(name: str) -> None:
+    client = Client(Configuration(host="https://127.0.0.1:1"))
+
+    with pytest.raises(Rejected, match="no path of the API"):
+        await Store(client, reporter="test").read_secret("shop", name)

@@ -9,7 +9,8 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from certrenewal.domain.names import Name
-from certrenewal.domain.spec import InvalidSpec, TokenWish, name_list, object_name, token_lifetime
+from certrenewal.domain.objects import object_name
+from certrenewal.domain.spec import InvalidSpec, TokenWish, name_list, token_lifetime
 
 _T = TypeVar("_T")
 _ACCOUNT = "system:serviceaccount:"

@@ -172,7 +172,7 @@ def load_certificates(pem: bytes) -> list[x509.Certificate]:
     """Read one or more PEM certificates; Malformed where there is none."""
     try:
         return x509.load_pem_x509_certificates(pem)
-    except ValueError:
+    except Exception:  # noqa: BLE001 - as in parse_chain
         raise Malformed("no readable PEM certificate") from None
 
 

@@ -8,18 +8,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from certrenewal.domain.certificate import Malformed, load_certificates
+from certrenewal.domain.certificate import Malformed, dump_certificates, load_certificates
 from certrenewal.domain.durations import parse_duration
+from certrenewal.domain.objects import data_key, object_name
 from certrenewal.domain.placeholders import IN_BODY, IN_URL, strings, unknown
 
 MOST_HOOKS = 8
 MOST_HEADERS = 16
 DEEPEST_BODY = 32
 LARGEST_BODY = 65536
+LONGEST_URL = 2048
 TIMEOUT = timedelta(seconds=10)
 LONGEST_TIMEOUT = timedelta(minutes=1)
 
@@ -31,6 +33,7 @@ _URL = re.compile(
     rf"https://(?P<host>\[[0-9A-Fa-f:.]+\]|{_HOST_LABEL}(\.{_HOST_LABEL})*)(?P<port>:[0-9]{{1,5}})?"
     r"([/?][-0-9A-Za-z._~:/?@!$&'()*+,;=%\[\]]*)?"
 )
+_URL_REMEDY = f"write https://HOST/… or https://HOST:PORT/…, without a user or #, of {LONGEST_URL} characters at most"
 # What frames the request or belongs to the connection is not a hook's to say.
 _RESERVED = frozenset(
     {
@@ -179,15 +182,15 @@ def _name(path: str, value: Any) -> str:
 
 
 def _url(path: str, value: str) -> str:
-    shape = _URL.fullmatch(value)
+    shape = _URL.fullmatch(value) if len(value) <= LONGEST_URL else None
     if shape is None:
-        raise InvalidHook(path, host_alone(value), "write https://HOST/… or https://HOST:PORT/…, without a user or #")
+        raise InvalidHook(path, host_alone(value), _URL_REMEDY)
     host, port = shape["host"].lower(), int((shape["port"] or ":443")[1:])
     if not 0 < port < 65536 or len(host) > 253 or any(len(label) > 63 for label in host.split(".")):
         raise InvalidHook(path, host_alone(value), "write a host that can exist, and a port from 1 to 65535")
     if host.startswith("[") or host.replace(".", "").isdecimal():
         try:
-            ip_address(host.strip("[]"))
+            (IPv6Address if host.startswith("[") else IPv4Address)(host.strip("[]"))
         except ValueError:
             raise InvalidHook(path, host_alone(value), "write an IP address in full, such as 10.1.2.3") from None
     _check_placeholders(path, value, IN_URL)
@@ -264,23 +267,29 @@ def _header(path: str, value: Mapping[str, Any]) -> Header:
     if (text is None) == (source is None):
         raise InvalidHook(path, name, "give it a value, or valueFrom.secretKeyRef")
     if source is not None:
-        reference = source.get("secretKeyRef") or {}
-        if not reference.get("name") or not reference.get("key"):
-            raise InvalidHook(f"{path}.valueFrom.secretKeyRef", reference, "name a Secret and a key in it")
-        return Header(name=name, secret=KeyRef(reference["name"], reference["key"]))
+        return Header(name=name, secret=_key_ref(f"{path}.valueFrom.secretKeyRef", source.get("secretKeyRef") or {}))
     if not isinstance(text, str) or not is_header_value(text):
         raise InvalidHook(f"{path}.value", "…", "write printable ASCII characters in one line")
     return Header(name=name, value=text)
 
 
+def _key_ref(path: str, value: Mapping[str, Any]) -> KeyRef:
+    if not value.get("name") or not value.get("key"):
+        raise InvalidHook(path, value, "name a Secret and a key in it")
+    try:
+        return KeyRef(object_name(value["name"]), data_key(value["key"]))
+    except ValueError as refusal:
+        raise InvalidHook(path, value, str(refusal)) from None
+
+
 def _ca_bundle(path: str, value: str | None) -> str | None:
+    """The certificates alone: what stands between them may be of any characters, which OpenSSL does not take."""
     if not value:
         return None
     try:
-        load_certificates(value.encode())
+        return dump_certificates(load_certificates(value.encode())).decode()
     except Malformed:
         raise InvalidHook(path, value[:40], "write one or more PEM certificates") from None
-    return value
 
 
 def _timeout(path: str, value: str | None) -> timedelta:

@@ -18,15 +18,16 @@ from certrenewal.domain.formats import Format, Profile, data_keys
 from certrenewal.domain.hooks import Hook, InvalidHook, host_alone, parse_hooks, ping
 from certrenewal.domain.keys import KeyAlgorithm, KeyRotation
 from certrenewal.domain.names import Name, parse_names
+from certrenewal.domain.objects import data_key, is_object_name, object_name
 from certrenewal.domain.window import Window, parse_window
 
 _T = TypeVar("_T")
 MOST_NAMES = 100
 LONGEST_NAME = 1024
+LONGEST_RESTART = 8192
 SHORTEST_TOKEN, LONGEST_TOKEN = timedelta(seconds=1), timedelta(hours=1)
 
-_DATA_KEY = re.compile(r"(?!\.\.)(?!\.$)[-._a-zA-Z0-9]{1,253}")
-_OBJECT_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_BLANKS = " \t\n\f\r"  # those that the schema's regular expressions know
 _PORT = re.compile(r"[0-9]{1,5}")
 _VERIFY_REMEDY = "write a port from 1 to 65535, or a Service and a port such as web.shop.svc:8443"
 _WORKLOAD = re.compile(
@@ -39,7 +40,7 @@ class InvalidSpec(ValueError):
     """A field that cannot be read: its name as the user wrote it, the value, and what would be right."""
 
     def __init__(self, field: str, value: object, remedy: str) -> None:
-        super().__init__(f"{field}: {str(value)[:200]!r} cannot be read: {remedy}")
+        super().__init__(f"{field}: {str(value)[:200]!r} cannot be read: {remedy[:2000]}")
         self.field = field
 
 
@@ -183,13 +184,25 @@ def _token(spec: Mapping[str, Any]) -> TokenWish | None:
     if value is None:
         return None
     for name in _OF_CERTIFICATES:
-        if spec.get(name) is not None and (name, spec[name]) != ("restart", "Auto"):
+        if spec.get(name) and (name, spec[name]) != ("restart", "Auto"):
             raise InvalidSpec(f"spec.{name}", spec[name], "this is about a certificate, leave it out beside a token")
     default = TokenWish().lifetime
     return TokenWish(lifetime=_read(value, "spec.token.lifetime", "lifetime", default, token_lifetime))
 
 
-_OF_CERTIFICATES = ("duration", "renewBefore", "key", "dataKeys", "restart", "restartWindow", "formats", "pkcs12")
+_OF_CERTIFICATES = (
+    "duration",
+    "renewBefore",
+    "key",
+    "dataKeys",
+    "restart",
+    "restartWindow",
+    "verify",
+    "formats",
+    "pkcs12",
+    "revoke",
+    "hooks",
+)
 
 
 def _check_formats(spec: Spec) -> None:
@@ -198,7 +211,8 @@ def _check_formats(spec: Spec) -> None:
         raise InvalidSpec("spec.formats", ", ".join(sorted(spec.formats)), remedy)
     taken = {spec.data_keys.crt, spec.data_keys.key, spec.data_keys.ca} & data_keys(spec.formats)
     if taken:
-        raise InvalidSpec("spec.dataKeys", min(taken), "this key is that of a format in spec.formats")
+        remedy = f"key {min(taken)} is that of a format: choose another in spec.dataKeys (annotation data-keys)"
+        raise InvalidSpec("spec.dataKeys", min(taken), remedy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +270,10 @@ def _unknown(secret_annotations: Mapping[str, str]) -> InvalidSpec | None:
 def _misplaced(secret_annotations: Mapping[str, str]) -> InvalidSpec | None:
     """What does not go together: a certificate and a token, or what is about the one beside the other."""
     renews, asks = (_asks(secret_annotations, key) for key in (annotation.RENEW, annotation.TOKEN))
-    strays = {annotation.RENEW_NOW: "write token-now beside token"} if asks else {}
+    strays = {}
+    if asks:
+        strays[annotation.RENEW_NOW] = "write token-now beside token"
+        strays[annotation.REVOKE_NOW] = "this is about a certificate, leave it out beside a token"
     if renews and asks:
         strays = {annotation.TOKEN: "the Secret has renew as well, keep one of the two"}
     elif renews:
@@ -285,10 +302,15 @@ def _with(spec: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[st
 
 
 def _comma_list(text: str) -> list[str]:
-    items = [item.strip() for item in text.split(",")]
+    items = [item.strip(_BLANKS) for item in text.split(",")]
     if not all(items):
         raise ValueError("write a list separated by single commas, without an empty part")
     return items
+
+
+def _comma_set(text: str) -> list[str]:
+    """As a list of which the API server takes each word once."""
+    return list(dict.fromkeys(_comma_list(text)))
 
 
 def _assignments(text: str) -> dict[str, str]:
@@ -321,8 +343,8 @@ _SHORT_FORMS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     annotation.VERIFY: (("verify",), _host_and_port),
     annotation.PKCS12_PASSWORD_SECRET: (("pkcs12", "passwordSecretRef", "name"), str),
     annotation.PKCS12_PROFILE: (("pkcs12", "profile"), str),
-    annotation.FORMATS: (("formats",), _comma_list),
-    annotation.REVOKE: (("revoke",), _comma_list),
+    annotation.FORMATS: (("formats",), _comma_set),
+    annotation.REVOKE: (("revoke",), _comma_set),
     annotation.PING_URL: (("hooks",), ping),
     annotation.TOKEN_LIFETIME: (("token", "lifetime"), str),
 }
@@ -336,13 +358,6 @@ def _read(spec: Mapping[str, Any], label: str, key: str, default: _T, parse: Cal
         return parse(value)
     except ValueError as refusal:
         raise InvalidSpec(label, value, str(refusal)) from None
-
-
-def object_name(value: str) -> str:
-    """Read the name of a Kubernetes object; ValueError says what would be right."""
-    if not _OBJECT_NAME.fullmatch(value):
-        raise ValueError("write the name of a Kubernetes object: lower-case letters, digits, '-' and '.'")
-    return value
 
 
 def token_lifetime(value: str) -> timedelta:
@@ -388,7 +403,7 @@ def _pkcs12(value: Mapping[str, Any]) -> Pkcs12 | None:
         raise InvalidSpec("spec.pkcs12.passwordSecretRef", reference, remedy)
     return Pkcs12(
         password_secret=_read(reference, "spec.pkcs12.passwordSecretRef.name", "name", "", object_name),
-        password_key=_read(reference, "spec.pkcs12.passwordSecretRef.key", "key", "password", _data_key),
+        password_key=_read(reference, "spec.pkcs12.passwordSecretRef.key", "key", "password", data_key),
         profile=_read(value, "spec.pkcs12.profile", "profile", Profile.MODERN, _word(Profile)),
     )
 
@@ -398,12 +413,6 @@ def _hooks(values: Iterable[Mapping[str, Any]]) -> tuple[Hook, ...]:
         return parse_hooks(values)
     except InvalidHook as refusal:
         raise InvalidSpec(f"spec.hooks{refusal.path}", refusal.shown, str(refusal)) from None
-
-
-def _data_key(value: str) -> str:
-    if not _DATA_KEY.fullmatch(value):
-        raise ValueError("keys of a Secret hold letters, digits, '-', '_' and '.'")
-    return value
 
 
 _Word = TypeVar("_Word", KeyAlgorithm, KeyRotation, Format, Profile, Revoke)
@@ -421,9 +430,9 @@ def _word(words: type[_Word]) -> Callable[[Any], _Word]:
 
 def _data_keys(value: Mapping[str, str]) -> DataKeys:
     if unknown := set(value) - {"crt", "key", "ca"}:
-        raise ValueError(f"there is no {min(unknown)!r}: name crt, key or ca")
+        raise ValueError(f"there is no {min(unknown)[:80]!r}: name crt, key or ca")
     keys = DataKeys(**value)
-    chosen = tuple(map(_data_key, (keys.crt, keys.key, keys.ca)))
+    chosen = tuple(map(data_key, (keys.crt, keys.key, keys.ca)))
     if len(set(chosen)) < len(chosen):
         raise ValueError("certificate, key and roots need three different keys")
     return keys
@@ -432,6 +441,8 @@ def _data_keys(value: Mapping[str, str]) -> DataKeys:
 def _restart(value: str) -> Restart:
     if value in ("Auto", "Never"):
         return Restart(value)
+    if len(value) > LONGEST_RESTART:
+        raise ValueError(f"a list of workloads has at most {LONGEST_RESTART} characters")
     matches = [_WORKLOAD.fullmatch(item) for item in _comma_list(value)]
     listed = frozenset(WorkloadRef(match["kind"], match["name"]) for match in matches if match)
     if not all(matches):
@@ -443,6 +454,6 @@ def _verify(value: Mapping[str, Any]) -> Verify:
     port, host = value.get("port"), value.get("host")
     if not isinstance(port, int) or not 0 < port < 65536:
         raise ValueError(_VERIFY_REMEDY)
-    if host is not None and not _OBJECT_NAME.fullmatch(host):
+    if host is not None and not is_object_name(host):
         raise ValueError(_VERIFY_REMEDY)
     return Verify(port=port, host=host)

@@ -130,6 +130,9 @@ class Client:
         types: tuple[str, str],  # of the body, and of the answer
         timeout: aiohttp.ClientTimeout,
     ) -> Object:
+        if "/." in path or "%" in urlsplit(path).path:
+            # A name that leads elsewhere was to be refused long before: the account may read what the user may not.
+            raise Rejected(f"{method} {path!r}: no path of the API")
         content_type, accept = types
         url = self._configuration.host + path + ("?" + urlencode(query) if query else "")
         headers = {"Content-Type": content_type, "Accept": accept, **await authorization(self._configuration)}
