@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from certrenewal.domain.certificate import dump_certificates, dump_key
 from certrenewal.domain.decision import Obtain, Repair, Rest, Step, Stop, decide, is_good
 from certrenewal.domain.keys import KeyAlgorithm, KeyRotation
+from certrenewal.domain.names import Kind, Name
 from certrenewal.domain.observed import Held, Observed, read_held
 from certrenewal.domain.policy import LabelSelector
 from certrenewal.domain.reasons import Reason
@@ -431,6 +433,14 @@ def test_a_certificate_that_lives_longer_than_allowed_is_not_renewed_as_it_is(li
 
 # -- what stops it -------------------------------------------------------------------------------------------------
 
+
+def misnamed(value: str) -> Any:
+    """A chain whose leaf carries this as a DNS name: anybody can make such a certificate."""
+    leaf = observed().leaf
+    assert leaf is not None
+    return mock.Mock(leaf=replace(leaf, names=(Name(Kind.DNS, value),)))
+
+
 NOT_READY: Change = authority(ready=False, reason="FingerprintMismatch", message="the root is another")
 
 
@@ -445,6 +455,20 @@ NOT_READY: Change = authority(ready=False, reason="FingerprintMismatch", message
             id="immutable",
         ),
         pytest.param(EMPTY, EARLY, Reason.INVALID_SPEC, "certrenewal.dev/names) is empty", id="nameless"),
+        pytest.param(
+            lambda o: replace(o, held=replace(o.held, chain=misnamed("spiffe://td/x?.shop.svc"))),
+            LATE,
+            Reason.INVALID_SPEC,
+            "'spiffe://td/x?.shop.svc' is no DNS. Write the names",
+            id="a name of another kind in the certificate",
+        ),
+        pytest.param(
+            lambda o: replace(o, held=replace(o.held, chain=misnamed("a b.shop.svc"))),
+            LATE,
+            Reason.INVALID_SPEC,
+            "holds a blank. Write the names",
+            id="no name in the certificate",
+        ),
         pytest.param(NOT_READY, LATE, Reason.FINGERPRINT_MISMATCH, "the root is another", id="authority not ready"),
         pytest.param(
             authority(ready=False, reason="AuthorityNotFound", message="no such authority"),

@@ -33,6 +33,10 @@ DNS_NAMES = st.lists(LABELS, min_size=1, max_size=5).map(lambda labels: ".".join
         pytest.param("Ann.Lee@Example.COM", Kind.EMAIL, "Ann.Lee@example.com", id="only the domain of an e-mail folds"),
         pytest.param("spiffe://td/ns/shop", Kind.URI, "spiffe://td/ns/shop", id="URI"),
         pytest.param("https://ann@example.com/x", Kind.URI, "https://ann@example.com/x", id="URI with an @"),
+        pytest.param("SPIFFE://td/X", Kind.URI, "spiffe://td/X", id="URI, its scheme in other letters"),
+        pytest.param(
+            "https://[2001:db8::1]:8443/a?b=[c]#d", Kind.URI, "https://[2001:db8::1]:8443/a?b=[c]#d", id="URL"
+        ),
         pytest.param("urn:uuid:1b4e28ba", Kind.URI, "urn:uuid:1b4e28ba", id="URN"),
     ],
 )
@@ -76,6 +80,12 @@ def test_a_name_is_sorted_into_its_kind_and_made_canonical(text: str, kind: Kind
         pytest.param("web.shop.svc:8443", "has no port", id="port"),
         pytest.param("https:web", "a URI reads scheme://", id="URI without authority"),
         pytest.param("https://", "a URI reads scheme://", id="URI of only a scheme"),
+        pytest.param("https://a/{id}", "write other characters as %XX", id="URI with braces, which Go rewrites"),
+        pytest.param("https://a/b|c", "write other characters as %XX", id="URI with a bar"),
+        pytest.param("https://a/%zz", "write other characters as %XX", id="URI with half an escape"),
+        pytest.param("https://a/#", "no '#' at its end", id="URI with an empty fragment"),
+        pytest.param("https://a:web/x", "scheme://host:port/", id="URI with a port in words"),
+        pytest.param("https://a:b@c/x", "scheme://host:port/", id="URI with a password"),
         pytest.param("urn:", "a URI reads scheme://", id="URN of nothing"),
         pytest.param("@example.com", "somebody@example.com", id="nobody's e-mail"),
         pytest.param("ann@", "has a label ''", id="e-mail to nowhere"),

@@ -74,10 +74,14 @@ def parse_authority(spec: Mapping[str, Any]) -> AuthoritySpec:
 
 def _url(value: str) -> str:
     url = value.rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.hostname or parts.path or parts.query or parts.username:
-        raise InvalidSpec("spec.url", value, "write https://HOST or https://HOST:PORT")
-    return url
+    try:
+        parts = urlsplit(url)
+        is_plain = not (parts.path or parts.query or parts.fragment or parts.username)
+        if parts.scheme == "https" and parts.hostname and is_plain and parts.port != 0:
+            return url
+    except ValueError:  # a port or an address that there cannot be
+        pass
+    raise InvalidSpec("spec.url", value, "write https://HOST or https://HOST:PORT")
 
 
 def _fingerprint(value: str | None) -> str | None:

@@ -14,7 +14,7 @@ from certrenewal.domain import policy
 from certrenewal.domain.certificate import Chain, key_fits
 from certrenewal.domain.durations import format_duration
 from certrenewal.domain.keys import KeyRotation
-from certrenewal.domain.names import Name
+from certrenewal.domain.names import InvalidName, Name, parse_name
 from certrenewal.domain.observed import Observed
 from certrenewal.domain.outputs import changes, content_of
 from certrenewal.domain.reasons import Reason
@@ -286,6 +286,25 @@ def nameless(observed: Observed, _: datetime) -> Finding | None:
     )
 
 
+def misnamed(observed: Observed, _: datetime) -> Finding | None:
+    """The names are those of a certificate that anybody may have made, and one of them is no name."""
+    if observed.spec.names:
+        return None  # they were read already
+    for name in observed.names:
+        try:
+            if parse_name(name.value) == name:
+                continue
+            refusal = f"{name.value!r} is no {name.kind}"
+        except InvalidName as invalid:
+            refusal = str(invalid)
+        return Finding(
+            Reason.INVALID_SPEC,
+            f"the certificate in Secret {observed.spec.secret_name} carries what cannot be asked for: {refusal}. Write "
+            "the names that are wanted into spec.names (annotation certrenewal.dev/names)",
+        )
+    return None
+
+
 def immutable(observed: Observed, _: datetime) -> Finding | None:
     """The Secret cannot be written."""
     if observed.immutable:
@@ -325,7 +344,7 @@ def renew_only(authority: str) -> str:
     )
 
 
-_STOPS: tuple[_Check, ...] = (immutable, nameless, authority_not_ready, cannot_sign)
+_STOPS: tuple[_Check, ...] = (immutable, nameless, misnamed, authority_not_ready, cannot_sign)
 
 
 def _verdict(observed: Observed) -> policy.Verdict:

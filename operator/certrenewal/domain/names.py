@@ -15,6 +15,10 @@ from typing import NamedTuple
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
+# RFC 3986 §2: what Go, in which step-ca is written, writes just as it reads it. The rest it would rewrite.
+_URI_CHARACTERS = r"([-A-Za-z0-9._~:/?@!$&'()*+,;=\[\]]|%[0-9A-Fa-f]{2})+"
+_URI_REST = re.compile(rf"{_URI_CHARACTERS}(#{_URI_CHARACTERS})?")
+_AUTHORITY = re.compile(r"([-A-Za-z0-9._~]+@)?([-A-Za-z0-9._~]+|\[[0-9A-Fa-f:.]+\])?(:[0-9]+)?")
 _EMAIL_LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}")
 
 
@@ -77,11 +81,14 @@ def _ip(text: str) -> str | None:
 
 def _uri(text: str) -> str:
     scheme, _, rest = text.partition(":")
-    if scheme.lower() == "urn" and rest:
-        return text
-    if not rest.startswith("//") or len(rest) < 3:
+    scheme = scheme.lower()
+    if not rest or (scheme != "urn" and (not rest.startswith("//") or len(rest) < 3)):
         raise InvalidName(f"{text!r} is no name: a DNS name has no port, and a URI reads scheme://…")
-    return text
+    if not _URI_REST.fullmatch(rest):
+        raise InvalidName(f"{text!r} is no URI (RFC 3986): write other characters as %XX, and no '#' at its end")
+    if rest.startswith("//") and not _AUTHORITY.fullmatch(re.split(r"[/?#]", rest[2:], maxsplit=1)[0]):
+        raise InvalidName(f"{text!r} is no URI with a host that can be: write scheme://host/… or scheme://host:port/…")
+    return f"{scheme}:{rest}"
 
 
 def _email(text: str) -> str:

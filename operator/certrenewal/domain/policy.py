@@ -17,7 +17,7 @@ from certrenewal.domain.names import Kind, Name, parse_name
 UNBOUNDED = timedelta.max
 
 # A dot segment, written plainly or with %2e, that a reader resolves to something above the prefix (RFC 3986 §6.2.2).
-_CLIMBS = re.compile(r"[/\\](\.|%2e){2}([/\\?#]|$)", re.IGNORECASE)
+_CLIMBS = re.compile(r"([/\\]|%2f|%5c)(\.|%2e){2}([/\\?#]|%2f|%5c|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,8 @@ def parse_pattern(text: str) -> Pattern:
     if "://" in text or lowered.startswith("urn:"):
         if "*" in text.removesuffix("*"):
             raise ValueError(f"{text!r}: a URI rule is literal or a prefix that ends in '*'")
-        return Pattern(Kind.URI, text)
+        scheme, _, rest = text.partition(":")
+        return Pattern(Kind.URI, f"{scheme.lower()}:{rest}")
     if "@" in text:
         local, _, domain = text.rpartition("@")
         name = parse_name(f"{'any' if local == '*' else local}@{domain}")
@@ -227,6 +228,11 @@ def _denial(name: Name, duration: timedelta | None, rules: list[Rule], asker: As
     if asker.account:
         whose = f"to ServiceAccount {asker.namespace}/{asker.account}"
         narrowed = f'serviceAccounts: ["{asker.account}"], '
+    if name.kind is Kind.DNS and name.value.startswith("*.") and _is_service_name(name.value, asker.cluster_domain):
+        return (
+            f"no rule can allow {name.value!r}: the cluster's DNS may answer for what it stands for, such as Services "
+            "of other namespaces. Name each host"
+        )
     return (
         f"no rule allows {name.value!r} {whose}: add to spec.policy of CertAuthority "
         f'{authority}: {{namespaces: ["{asker.namespace}"], {narrowed}names: ["{name.value}"]}}'
