@@ -162,6 +162,24 @@ def test_without_the_password_the_pem_files_are_renewed_and_the_store_follows(si
     assert store.cert.certificate.fingerprint(hashes.SHA256()).hex() == second.leaf.fingerprint
 
 
+@pytest.mark.parametrize("password", [b"\n", b"\xff\xfe", b"s3cr\0et"], ids=["empty", "no text", "a NUL"])
+def test_what_can_be_no_password_keeps_nothing_but_the_stores_waiting(
+    site: Site, namespace: str, password: bytes
+) -> None:
+    site.plane.create(manifests.secret("pw", namespace, {"password": password}))
+    site.order(namespace, formats=ALL, pkcs12_password_secret="pw")
+    first = site.await_ready(namespace)
+    message = site.await_condition(namespace, kind="FormatsWritten", status="False", reason="PasswordSecretMissing")
+    site.plane.annotate("secrets", namespace, "web-tls", renew_now="1")
+    site.await_new(namespace, after=first)
+
+    assert "holds no password: write text in UTF-8" in message
+    assert "keystore.p12" not in data(site, namespace)
+
+    site.plane.merge_patch("secrets", namespace, "pw", {"data": {"password": manifests.encoded(PASSWORD)}})
+    site.await_condition(namespace, kind="FormatsWritten", status="True")
+
+
 def test_the_password_is_nowhere_but_in_its_secret(site: Site, namespace: str) -> None:
     password = secrets.token_hex(12)
     site.plane.create(manifests.secret("pw", namespace, {"password": password}))

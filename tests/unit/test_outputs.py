@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from certrenewal.domain.formats import Content, Format, Profile, render
+import pytest
+
+from certrenewal.domain.formats import Content, Format, Profile, is_password, render
 from certrenewal.domain.outputs import Outputs, changes, content_of, recorded_keys, written_condition
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.spec import Pkcs12, Spec
@@ -82,6 +85,23 @@ def test_without_the_password_the_key_store_waits_and_says_so() -> None:
     assert (condition.status, condition.reason) == ("False", Reason.PASSWORD_SECRET_MISSING)
     assert "Secret pw" in condition.message
     assert "keystore.p12" in recorded_keys(spec, found, content(spec, found))  # it is ours still
+
+
+def test_what_can_be_no_password_is_told_and_not_called_missing() -> None:
+    spec = a_spec(Format.PKCS12)
+    found = replace(outputs(None, None), password_found=True)
+
+    condition = written_condition(spec, found, content(spec, found))
+
+    assert condition is not None
+    assert "holds no password: write text in UTF-8" in condition.message
+
+
+@pytest.mark.parametrize(
+    ("value", "good"), [(b"s3cret", True), ("für".encode(), True), (b"", False), (b"\xff", False), (b"s3cr\0et", False)]
+)
+def test_a_password_is_text_that_a_key_store_can_have(value: bytes, good: bool) -> None:
+    assert is_password(value) is good
 
 
 def test_what_is_written_is_told_and_remembered() -> None:

@@ -354,12 +354,13 @@ class Operator:
     async def _take_place(self, key: Key) -> None:
         """One look, by one of the workers."""
         started = time.perf_counter()
+        due: float | None = time.time() + LONGEST_RETRY.total_seconds()  # where not even `_look` could say
         try:
             due = await self._look(key)
         finally:
             self._places.release()
             del self._looks[key]
-        self.schedule.finish(key, due)
+            self.schedule.finish(key, due)
         metrics.LOOK_SECONDS.observe(time.perf_counter() - started)
 
     async def _look(self, key: Key) -> float | None:

@@ -23,6 +23,7 @@ from certrenewal.controller.tokens import Tokens
 from certrenewal.domain.authority import AuthorityView
 from certrenewal.domain.certificate import Chain, Leaf, PrivateKey, dump_key, is_pkcs8
 from certrenewal.domain.decision import Finding, Obtain, Repair, Rest, Stop, decide, is_good
+from certrenewal.domain.formats import is_password
 from certrenewal.domain.observed import Held, Observed, read_held
 from certrenewal.domain.outputs import Outputs, all_keys, changes, content_of
 from certrenewal.domain.policy import Asker
@@ -244,8 +245,14 @@ class Reconciler:
                 self._cache.know_secret(secret_meta(found))
                 password, version = found.data.get(spec.pkcs12.password_key), version_of(found)
         data = {key: value for key, value in (secret.data if secret else {}).items() if key in all_keys()}
-        password = password.rstrip(b"\r\n") if password else None
-        return Outputs(data=data, password=password, password_version=version, written=written)
+        text = (password or b"").rstrip(b"\r\n")
+        return Outputs(
+            data=data,
+            password=text if is_password(text) else None,
+            password_found=password is not None,
+            password_version=version,
+            written=written,
+        )
 
     async def _rest(self, renewal: Renewal, observed: Observed, secret: Secret | None) -> datetime | None:
         assert secret is not None  # decide() found a good certificate in it

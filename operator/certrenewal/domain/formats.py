@@ -70,6 +70,14 @@ def data_keys(formats: Iterable[Format]) -> frozenset[str]:
     return frozenset(key for form in formats for key in DATA_KEYS[form])
 
 
+def is_password(value: bytes) -> bool:
+    """Whether a key store can have it: text in UTF-8, of a character or more, and none that ends it for others."""
+    try:
+        return bool(value) and "\0" not in value.decode()
+    except UnicodeDecodeError:
+        return False
+
+
 def is_writable(form: Format, *, password: bytes | None, roots: Roots) -> bool:
     """Whether a form can be made of what is known: a key store needs its password, a trust store a root."""
     match form:

@@ -17,7 +17,8 @@ class Outputs:
     """The other forms as they are: what the Secret holds of them, and the password of the key stores."""
 
     data: Mapping[str, bytes] = field(repr=False)
-    password: bytes | None = field(repr=False)
+    password: bytes | None = field(repr=False)  # None: there is none, or what there is can be none
+    password_found: bool = False
     password_version: str = ""  # of the Secret that it came from
     written: frozenset[str] = frozenset()  # the keys that we wrote before, and that are ours to remove
 
@@ -54,12 +55,13 @@ def written_condition(spec: Spec, outputs: Outputs, content: Content) -> Conditi
             reason=Reason.AUTHORITY_NOT_READY,
             message=f"{keys} waits for the authority's roots",
         )
+    fault = "holds no password: write text in UTF-8, without a NUL" if outputs.password_found else "does not exist"
     return Condition(
         type="FormatsWritten",
         status="False",
         reason=Reason.PASSWORD_SECRET_MISSING,
         message=f"{keys} waits for key {spec.pkcs12.password_key!r} of Secret {spec.pkcs12.password_secret}, which "
-        "does not exist; the PEM files are kept fresh all the same",
+        f"{fault}; the PEM files are kept fresh all the same",
     )
 
 
