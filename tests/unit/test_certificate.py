@@ -390,3 +390,8 @@ def test_names_that_policy_does_not_see_are_noticed(
     names: list[str | x509.GeneralName], common_name: str | None, unjudged: bool
 ) -> None:
     assert chain_of(CA.leaf(names, common_name=common_name)).leaf.unjudged is unjudged
+
+
+def test_a_key_that_would_take_long_to_be_checked_is_not_read() -> None:
+    with pytest.raises(Malformed, match="more than 8192 bytes"):
+        load_key(b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 8192)

@@ -127,6 +127,7 @@ class Chain:
         return self.root(roots) is not None
 
 
+_LARGEST_KEY = 8192  # bytes of PEM: to check an RSA key takes time by the cube of its size, and RSA-8192 is below
 _BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 _LINE = re.compile(".{1,64}")
 
@@ -186,6 +187,8 @@ def serial_of(der: bytes) -> str | None:
 
 def load_key(pem: bytes) -> PrivateKey:
     """Read an unencrypted PEM private key; Malformed where it is none or of a kind that is not supported."""
+    if len(pem) > _LARGEST_KEY:
+        raise Malformed(f"a private key of more than {_LARGEST_KEY} bytes is not read")
     try:
         key: PrivateKeyTypes = serialization.load_pem_private_key(pem, password=None)
     except Exception:  # noqa: BLE001 - and never chained: a parser's message could repeat its input
