@@ -82,12 +82,11 @@ async def ask(
         can_sign=observed.authority.can_sign,
         now=clock(),
     )
-    authority = authorities.use(observed.authority.name)
     refused: list[tuple[Route, str]] = []
     for route in routes:
         require()
         try:
-            issued, duration = await _by(route, authority, observed, step, clock)
+            issued, duration = await _by(route, authorities, observed, step, clock)
         except Refused as refusal:
             refused.append((route, str(refusal)))
             log.info("route refused", extra={"route": route.value, "status": refusal.status, "text": str(refusal)})
@@ -100,6 +99,8 @@ async def ask(
         except Unreachable as failure:
             if not failure.answered:
                 authorities.report(observed.authority.name, failure)
+            elif failure.status != HTTPStatus.TOO_MANY_REQUESTS:
+                authorities.doubt(observed.authority.name)  # a proxy may answer for a CA that is down
             raise
         else:
             return Obtained(
@@ -114,35 +115,37 @@ async def ask(
 
 
 async def _by(
-    route: Route, authority: Authority, observed: Observed, step: Obtain, clock: Callable[[], datetime]
+    route: Route, authorities: Authorities, observed: Observed, step: Obtain, clock: Callable[[], datetime]
 ) -> tuple[Issued, timedelta | None]:
     """One route, and the duration that was asked for with it."""
+    name = observed.authority.name
     if route is Route.SIGN:
         try:
-            return await _sign(authority, observed, step, clock)
+            return await _sign(authorities, observed, step, clock)
         except Refused as refusal:
             if refusal.status != HTTPStatus.UNAUTHORIZED:
                 raise
             # A CA that started after the token was made takes no older ones (its iat): one more, with a new token.
-            return await _sign(authority, observed, step, clock)
+            return await _sign(authorities, observed, step, clock)
     held, now = observed.held, clock()
     assert held.chain is not None  # the ladder starts at a leaf and its key
     assert held.key is not None
     asked = observed.asked_duration or observed.spec.duration
     match route:
         case Route.RENEW_TOKEN:
-            return await authority.renew_by_token(held.chain, held.key, now=now), asked
+            return await authorities.use(name).renew_by_token(held.chain, held.key, now=now), asked
         case Route.RENEW_MTLS:
-            return await authority.renew_by_mtls(held.chain, held.key, now=now), asked
+            return await authorities.use(name).renew_by_mtls(held.chain, held.key, now=now), asked
         case Route.REKEY:
             key = await keys.generate(observed.key_algorithm)
-            return await authority.rekey(held.chain, held.key, key, now=now), asked
+            return await authorities.use(name).rekey(held.chain, held.key, key, now=now), asked
 
 
 async def _sign(
-    authority: Authority, observed: Observed, step: Obtain, clock: Callable[[], datetime]
+    authorities: Authorities, observed: Observed, step: Obtain, clock: Callable[[], datetime]
 ) -> tuple[Issued, timedelta | None]:
     key = await keys.generate(observed.key_algorithm)
+    authority = authorities.use(observed.authority.name)  # a key takes its time, and it may be another one by now
     duration, limit = step.duration, step.max_duration
     issued = await authority.sign(key, names=observed.names, duration=duration, now=clock())
     if duration is None and limit is not None and issued.chain.leaf.lifetime > limit + DURATION_TOLERANCE:

@@ -89,15 +89,19 @@ class Authority:
         self.provisioner = provisioner
         self.down: str | None = None  # why nobody may call: the last call found nobody, and no probe did since
         self._transport = transport
+        self._closed = False
         self._slots = asyncio.Semaphore(spec.concurrency)
         self._handshakes = asyncio.Semaphore(MTLS_CONCURRENCY)
         self._rate = AsyncLimiter(spec.requests_per_second, 1)
 
     async def close(self) -> None:
-        """End its connections, once the calls under way have ended."""
+        """End its connections, once the calls under way have ended; who calls later is told so."""
         for _ in range(self.spec.concurrency):
             await self._slots.acquire()
+        self._closed = True
         await self._transport.close()
+        for _ in range(self.spec.concurrency):
+            self._slots.release()
 
     @property
     def skew(self) -> timedelta | None:
@@ -250,6 +254,9 @@ class Authority:
         context: ssl.SSLContext | None = None,
     ) -> dict[str, Any]:
         async with self._slots, self._rate:
+            if self._closed:
+                # With a status, as this says nothing of the one in its place.
+                raise Unreachable("the CertAuthority is being set up again", status=HTTPStatus.SERVICE_UNAVAILABLE)
             if self.down is not None:
                 raise Unreachable(self.down)
             started = time.perf_counter()
