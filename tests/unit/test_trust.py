@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from certrenewal.domain.certificate import fingerprint
 from certrenewal.domain.trust import Trust, describe, follow, read_trust
@@ -76,3 +78,12 @@ def test_the_next_process_knows_what_the_last_one_knew() -> None:
 def test_what_cannot_be_read_of_a_status_counts_as_absent() -> None:
     assert read_trust({}) == Trust()
     assert read_trust({"roots": [{"fingerprint": "ab", "named": True}, {"pem": "no PEM"}]}) == Trust()
+
+
+def test_a_root_whose_name_cannot_be_read_is_described_all_the_same() -> None:
+    der = a_root().certificate.public_bytes(serialization.Encoding.DER).replace(b"Root", b"R\xff\xfft")
+    odd = x509.load_der_x509_certificate(der)
+
+    (entry,) = describe(Trust(named=(odd,)))
+
+    assert entry["subject"] == "somebody whose name cannot be read"

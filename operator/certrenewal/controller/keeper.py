@@ -128,7 +128,10 @@ class Keeper:
             while True:
                 self._wake.clear()
                 await self._look()
-                await self._tell()
+                try:
+                    await self._tell()
+                except Exception:
+                    log.exception("authority status not written", extra={"authority": self._seen.name})
                 await self._sleep()
         finally:
             await self._drop()
@@ -159,9 +162,12 @@ class Keeper:
         except ClusterError as failure:
             self._failures += 1
             log.warning("authority not read", extra={"authority": self._seen.name, "error": str(failure)})
-        except Exception:
+        except Exception as failure:
             self._failures += 1
             log.exception("authority not read", extra={"authority": self._seen.name})
+            if self.view is None:  # else what is known holds
+                words = f"what the CA tells is not understood ({type(failure).__name__})"
+                self._show(Reason.AUTHORITY_NOT_READY, words)
         else:
             self._failures = 0
             self._contact = self._clock()

@@ -177,6 +177,11 @@ def load_certificates(pem: bytes) -> list[x509.Certificate]:
         raise Malformed("no readable PEM certificate") from None
 
 
+def subject_of(certificate: x509.Certificate) -> str:
+    """The distinguished name of a certificate (RFC 4514), as far as it can be read."""
+    return _text_of(lambda: certificate.subject)
+
+
 def serial_of(der: bytes) -> str | None:
     """The serial of a certificate in DER, in decimal; None where it cannot be read."""
     try:

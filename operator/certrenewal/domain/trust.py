@@ -13,7 +13,7 @@ from typing import Any
 
 from cryptography import x509
 
-from certrenewal.domain.certificate import Malformed, dump_certificates, fingerprint, load_certificates
+from certrenewal.domain.certificate import Malformed, dump_certificates, fingerprint, load_certificates, subject_of
 from certrenewal.domain.status import Status, timestamp
 
 Roots = tuple[x509.Certificate, ...]
@@ -54,7 +54,7 @@ def describe(trust: Trust) -> list[dict[str, Any]]:
     return [
         {
             "fingerprint": fingerprint(root),
-            "subject": root.subject.rfc4514_string(),
+            "subject": subject_of(root),
             "notAfter": timestamp(root.not_valid_after_utc),
             "pem": dump_certificates([root]).decode(),
             **({"named": True} if root in trust.named else {}),

@@ -78,8 +78,9 @@ async def _entry(transport: Transport, wanted: ProvisionerRef) -> Mapping[str, A
         for entry in page.get("provisioners") or ():
             if str(entry.get("type", "")).upper() != "JWK":
                 continue
-            seen.append(f"{entry.get('name')} ({entry.get('key', {}).get('kid')})")
-            if entry.get("name") == wanted.name and wanted.kid in (None, entry.get("key", {}).get("kid")):
+            kid = (entry.get("key") or {}).get("kid")
+            seen.append(f"{entry.get('name')} ({kid})")
+            if entry.get("name") == wanted.name and wanted.kid in (None, kid):
                 return dict(entry)
         cursor = str(page.get("nextCursor") or "")
         if not cursor:
