@@ -188,7 +188,7 @@ class Operator:
             "sync": self._sync(),
             "restarts": self._restarts.run(),
             "looks": self._work(),
-            "bundles": self.bundles.run(),
+            "bundles": self._bundle(),
             "hooks": self._hooks.run(),
             **({"token endpoint": self._serve_tokens(self._endpoint)} if self._endpoint else {}),
         }
@@ -387,7 +387,7 @@ class Operator:
         return min(0.2 * float(2 ** min(failures, 10)), LONGEST_RETRY.total_seconds())
 
     async def _sync(self) -> None:
-        """Wait for the first lists; then, once this replica leads, have the authorities' state told."""
+        """Wait for the first lists; then, whenever this replica leads, have told and written what waits for that."""
         await self._following.until_listed()
         await self.watching.until_listed(self._expected())
         seen = -1
@@ -396,9 +396,16 @@ class Operator:
             await asyncio.sleep(SETTLED)
         log.info("first lists are in", extra={"certrenewals": len(self.cache.renewals)})
         self._synced.set()
-        await self._elector.until_leading()
-        self.authorities.wake()
-        self.bundles.wake()
+        while True:
+            await self._elector.until_leading()
+            self.authorities.wake()
+            self.bundles.wake()
+            await self._elector.until_not_leading()
+
+    async def _bundle(self) -> None:
+        """Once it is known what namespaces ask for: a ConfigMap that nobody asks for is removed."""
+        await self._synced.wait()
+        await self.bundles.run()
 
     def _expected(self) -> set[str]:
         """The collections that kopf watches, as paths."""

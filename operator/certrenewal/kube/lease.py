@@ -85,6 +85,12 @@ class Elector:
             self._changed.clear()
             await self._changed.wait()
 
+    async def until_not_leading(self) -> None:
+        """Return once this process does not lead."""
+        while self.leads:
+            self._changed.clear()
+            await self._changed.wait()
+
     async def run(self) -> None:
         """Acquire, renew, and try again, for ever; release when cancelled."""
         try:
@@ -108,9 +114,11 @@ class Elector:
         except (ClusterError, KeyError, TypeError) as failure:
             log.warning("lease not renewed", extra={"error": str(failure)})
             return
-        if lease is not None:
-            self._ours = lease
-            self._valid_until = asked + self._times.trust
+        if lease is None:
+            self._valid_until = 0.0  # another holds it, whatever we believed
+            return
+        self._ours = lease
+        self._valid_until = asked + self._times.trust
 
     async def _read(self) -> Object | None:
         try:
