@@ -472,3 +472,17 @@ def test_the_answer_to_a_write_that_comes_after_newer_news_of_the_watch_counts_f
 
     assert cache.renewals[WEB_TLS].secret == OTHER
     assert cache.claims(OTHER) == {WEB_TLS}
+
+
+# -- answers to writes of ours ---------------------------------------------------------------------------------------
+
+
+def test_an_answer_brings_nothing_back_that_is_gone(cache: Cache) -> None:
+    cache.see_renewal(a_renewal())
+    cache.lose_renewal(WEB_TLS)
+
+    cache.answer_renewal(a_renewal(version=2))
+    cache.see_renewal(a_renewal(version=3, uid="another"))
+    cache.answer_renewal(a_renewal(version=4))
+
+    assert cache.renewals[WEB_TLS].uid == "another"

@@ -221,6 +221,12 @@ class Cache:
         # A status that is not ours is news too: a former leader's last write may have come late.
         return {renewal.key, *rivals} if known != renewal else set()
 
+    def answer_renewal(self, renewal: Renewal) -> None:
+        """As `put_renewal`, of one that was there before: the watch may have shown meanwhile that it is gone."""
+        known = self.renewals.get(renewal.key)
+        if known is not None and known.uid == renewal.uid:
+            self.put_renewal(renewal)
+
     def put_renewal(self, renewal: Renewal) -> None:
         """Remember what the API server answered to a write of ours, unless the watch showed something newer."""
         if known := self.renewals.get(renewal.key):

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from certrenewal.controller.adoption import Adoption, stands_for
-from certrenewal.controller.cache import Cache, Key, Renewal, SecretMeta, secret_meta, version_of
+from certrenewal.controller.cache import Cache, Key, Renewal, secret_meta, version_of
 from certrenewal.controller.obtaining import Obtained, Queues, ask
 from certrenewal.controller.revoking import Revoker
 from certrenewal.controller.siblings import companion
@@ -455,11 +455,11 @@ class Reconciler:
     def _saw_own_write(self, secret: Secret, version: str) -> None:
         """The watch will show us our own write: it is no news, unless it showed something newer already."""
         key = Key(secret.namespace, secret.name)
-        known = self._cache.secrets.get(key)
-        if known is not None and known.uid == secret.uid and int(known.version) < int(version):
-            self._cache.secrets[key] = SecretMeta(
-                key=key, uid=known.uid, version=version, annotations=known.annotations
-            )
+        known, read = self._cache.secrets.get(key), secret_meta(secret)
+        if known is None or (known.uid, known.annotations) != (read.uid, read.annotations):
+            return  # others' news is still to come
+        if int(known.version) < int(version):
+            self._cache.secrets[key] = replace(read, version=version)
 
 
 def _fingerprint(obtained: Obtained) -> str:

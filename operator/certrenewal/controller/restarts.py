@@ -295,9 +295,11 @@ class RestartQueue:
         self._refusals.pop(target, None)
         self._retry_at.pop(target, None)
         (metrics.RESTARTS if workload.reload is None else metrics.RELOADS).labels(kind=workload.ref.kind).inc()
-        self._cache.see_workload(
-            parse_workload(workload.ref.kind, body, workload.resource, as_reloader=workload.reloader is not None)
-        )
+        known = self._cache.workload(*target)
+        if known is not None and known.uid == workload.uid:  # else the watch was faster, and it is gone
+            self._cache.see_workload(
+                parse_workload(workload.ref.kind, body, workload.resource, as_reloader=workload.reloader is not None)
+            )
         self._wake_all(target)  # even if the watch was faster than the answer: looks in between may have found more
         await self._tell(workload, waiting, now)
 

@@ -143,7 +143,7 @@ class Revoker:
             return renewal  # it changed meanwhile: news of that brings us back
         changed = parse_renewal(body)
         if changed.deleting is None:
-            self._cache.put_renewal(changed)
+            self._cache.answer_renewal(changed)
         return changed
 
     async def _revoke(self, renewal: Renewal, one: Retired) -> Retired | None:

@@ -381,7 +381,7 @@ class Teller:
             except NotFound:
                 return renewal
             answer = parse_renewal(body)
-            self._cache.put_renewal(answer)
+            self._cache.answer_renewal(answer)
             # What others changed meanwhile is for the next look: this one ends with the wish that it began with.
             same = answer.wish == renewal.wish
             renewal = answer if same else replace(renewal, status=answer.status, version=answer.version)
