@@ -17,6 +17,7 @@ from certrenewal.domain.certificate import parse_chain
 from certrenewal.domain.reasons import Reason
 from certrenewal.domain.retired import Retired, with_retired
 from certrenewal.domain.status import Condition, Status, with_certificate, with_condition
+from certrenewal.kube.errors import Conflict
 from certrenewal.kube.store import Secret, Store, Subject
 from certrenewal.stepca.authority import Authority
 from certrenewal.stepca.errors import Refused, Unreachable
@@ -37,6 +38,8 @@ class World:
         self.failure: Exception | None = None
         self.secret: bytes | None = None
         self.revoked: list[str] = []
+        self.asked: list[str] = []
+        self.conflicts = False
         self.events: list[tuple[Reason, bool]] = []
         self.cache = Cache()
         self.put(**facts)
@@ -75,6 +78,8 @@ class World:
     async def set_finalizers(
         self, namespace: str, name: str, uid: str, version: int, finalizers: list[str]
     ) -> dict[str, Any]:
+        if self.conflicts:
+            raise Conflict("409")
         known = replace(self.renewal, finalizers=tuple(finalizers))
         self.cache.put_renewal(known)
         return {
@@ -99,6 +104,7 @@ class World:
         return self.view_
 
     def use(self, name: str) -> Authority:
+        self.asked.append(name)
         return cast("Authority", self)
 
     def report(self, name: str, failure: Unreachable) -> None:
@@ -231,3 +237,22 @@ async def test_a_replaced_certificate_is_revoked_after_rollout_and_grace(rolled_
     assert early == []
     assert world.revoked == (["1"] if rolled_out else [])
     assert world.renewal.finalizers == ()
+
+
+async def test_a_certificate_is_revoked_by_the_authority_that_issued_it() -> None:
+    status = with_retired(certified("2"), [replace(waiting(), authority="old", at_once=True)])
+    world = World(spec={"authority": "new", "revoke": ["OnRenew"]}, status=status)
+
+    await world.revoker.settle(KEY)
+
+    assert world.revoked == ["1"]
+    assert world.asked == ["old"]
+
+
+async def test_one_that_could_not_be_let_go_is_looked_at_again() -> None:
+    world = World(deleting=NOON, status=certified("1"))
+    world.conflicts = True
+
+    due = await world.revoker.release(world.renewal)
+
+    assert due == NOON + RETRY

@@ -81,7 +81,7 @@ class Revoker:
             if not one.at_once and spec is not None and Revoke.ON_RENEW not in spec.revoke:
                 continue
             due = one.due(renewal.status, self._grace)
-            if self._authorities.view(renewal.authority) is None:
+            if self._authorities.view(one.authority or renewal.authority) is None:
                 left.append(one)  # its first contact is under way and will bring us back
                 continue
             after = one if due is None or due > self._clock() else await self._revoke(renewal, one)
@@ -106,15 +106,17 @@ class Revoker:
             serials = ", ".join(one.serial for one in left)
             message = f"serial {serials} was not revoked within {LONGEST_HOLD}, and is let go: revoke it at the CA"
             await self._reporter.tell(about(renewal), Reason.NOT_REVOKED, message, warning=True)
-        await self._finalize(renewal, wanted=False)
-        return None
+        renewal = await self._finalize(renewal, wanted=False)
+        return now + RETRY if FINALIZER in renewal.finalizers else None
 
     async def _all_of(self, renewal: Renewal) -> list[Retired]:
         """What is retired, the certificate in use, and one of which status does not tell: but none that others keep."""
         now, certificate = self._clock(), renewal.status.get("certificate") or {}
         found = {one.serial: one for one in read_retired(renewal.status)}
         if end := moment_of(certificate.get("notAfter")):
-            found[certificate["serial"]] = Retired(serial=certificate["serial"], not_after=end, since=now)
+            found[certificate["serial"]] = Retired(
+                serial=certificate["serial"], not_after=end, since=now, authority=certificate.get("authority", "")
+            )
         others = [self._cache.renewals[key] for key in self._cache.claims(renewal.secret) if key != renewal.key]
         rivals = [other for other in others if other.deleting is None]
         if not rivals and (leaf := await self._held(renewal)):
@@ -148,7 +150,7 @@ class Revoker:
 
     async def _revoke(self, renewal: Renewal, one: Retired) -> Retired | None:
         """Revoke one serial: None where that is done, or never can be."""
-        now, name = self._clock(), renewal.authority
+        now, name = self._clock(), one.authority or renewal.authority
         if one.not_after <= now:
             return None  # what has ended needs no revocation
         self._require()

@@ -137,7 +137,15 @@ class Teller:
         chain = obtained.issued.chain if obtained else observed.held.chain
         found = obtained.issued.root if obtained else observed.root
         issuer, root = chain.issuer(found) if chain else None, _root(leaf, found, recorded)
-        status = with_certificate(renewal.status, leaf, due=plan.due, duration=duration, issuer=issuer, root=root)
+        status = with_certificate(
+            renewal.status,
+            leaf,
+            due=plan.due,
+            duration=duration,
+            issuer=issuer,
+            root=root,
+            authority=observed.authority.name,
+        )
         status = without(status, "failure")
         if obtained is not None:
             route = obtained.issued.route

@@ -24,6 +24,7 @@ class Retired:
     at_once: bool = False  # its key may be in other hands
     not_before: datetime | None = None  # after an attempt that failed
     message: str = ""
+    authority: str = ""  # that issued it; "": nobody noted it
 
     def due(self, status: Status, grace: timedelta) -> datetime | None:
         """When it is to be revoked, None while a workload may still run it."""
@@ -54,6 +55,7 @@ def _read(entry: Mapping[str, Any]) -> Retired | None:
         at_once=bool(entry.get("atOnce")),
         not_before=moment_of(entry.get("nextAttempt")),
         message=entry.get("message", ""),
+        authority=entry.get("authority", ""),
     )
 
 
@@ -67,6 +69,7 @@ def with_retired(status: Status, retired: Iterable[Retired]) -> Status:
             **({"atOnce": True} if one.at_once else {}),
             **({"nextAttempt": timestamp(one.not_before)} if one.not_before else {}),
             **({"message": one.message} if one.message else {}),
+            **({"authority": one.authority} if one.authority else {}),
         }
         for one in retired
     ]
@@ -80,7 +83,8 @@ def retire(before: Status, after: Status, *, at_once: bool, now: datetime) -> St
     if not old or end is None or old.get("serial") == new.get("serial"):
         return after
     known = [one for one in read_retired(after) if one.serial != old["serial"]]
-    return with_retired(after, [*known, Retired(serial=old["serial"], not_after=end, since=now, at_once=at_once)])
+    one = Retired(serial=old["serial"], not_after=end, since=now, at_once=at_once, authority=old.get("authority", ""))
+    return with_retired(after, [*known, one])
 
 
 def postponed(one: Retired, *, message: str, until: datetime) -> Retired:

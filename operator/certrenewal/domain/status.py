@@ -99,6 +99,7 @@ def with_certificate(
     duration: timedelta | None,
     issuer: str | None = None,
     root: str | None = None,
+    authority: str = "",
 ) -> Status:
     """The status with the certificate at hand, the fingerprint of its root, and the time of its renewal.
 
@@ -112,6 +113,7 @@ def with_certificate(
         "issuer": issuer or leaf.issuer,
         "names": [str(name) for name in leaf.names],
         **({"root": root} if root else {}),
+        **({"authority": authority} if authority else {}),
         **({"duration": format_duration(duration)} if duration else {}),
     }
     return {**status, "certificate": certificate, "renewalTime": timestamp(due)}
