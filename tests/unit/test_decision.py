@@ -290,6 +290,13 @@ def test_roots_are_mended_even_where_the_names_are_denied() -> None:
     assert isinstance(decide(denied, EARLY), Repair)
 
 
+def test_roots_are_mended_where_a_renewal_would_take_what_the_authority_cannot_give() -> None:
+    rule = a_rule("**.shop.svc", max_duration=timedelta(hours=1))
+    o = changed(authority(can_sign=False, policy=(rule,)), held(roots=b"others"))
+
+    assert isinstance(decide(o, EARLY), Repair)
+
+
 def test_roots_are_not_mended_in_a_secret_that_cannot_be_written() -> None:
     assert why(decide(observed(roots=b"", immutable=True), EARLY)) is Reason.IMMUTABLE
 

@@ -77,7 +77,8 @@ def decide(observed: Observed, now: datetime) -> Step:
     if need.reason is Reason.FORMATS_CHANGED:
         stop = immutable(observed, now)
         return Stop(stop) if stop else Repair(need)
-    if stop := _first(_STOPS, observed, now):
+    is_repair = need.reason in (Reason.ROOTS_CHANGED, Reason.CHAIN_BROKEN)
+    if stop := _first(_REPAIR_STOPS if is_repair else _STOPS, observed, now):
         return Stop(stop)
     if need.reason is Reason.ROOTS_CHANGED:
         return Repair(need)
@@ -345,6 +346,7 @@ def renew_only(authority: str) -> str:
 
 
 _STOPS: tuple[_Check, ...] = (immutable, nameless, misnamed, authority_not_ready, cannot_sign)
+_REPAIR_STOPS: tuple[_Check, ...] = (immutable, authority_not_ready)  # the CA is asked for nothing
 
 
 def _verdict(observed: Observed) -> policy.Verdict:
