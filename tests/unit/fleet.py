@@ -167,7 +167,8 @@ class Fleet:
         """Find out how its workloads stand, and queue those that are owed a restart."""
         renewal = self.cache.renewals[key]
         spec, now = parse_spec(key.name, renewal.spec), self.clock()
-        current = current_of(renewal.status, spec, refused=self.queue.refusals(key.namespace))
+        refused = self.queue.refusals(key.namespace)
+        current = current_of(renewal.status, spec, refused=refused, may_signal=self.queue._reloads is not None)
         standings = stand(self.cache.dependents(renewal.secret), current, Recorded(renewal.status), now)
         status = with_workloads(renewal.status, standings)
         self.write(key, with_condition(status, rolled_out(standings), generation=1, now=now))

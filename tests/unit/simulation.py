@@ -499,11 +499,15 @@ class _NoHooks:
         """Nothing is known."""
 
 
-class _NoRestarts:
-    """There are no workloads."""
+class Restarts:
+    """Notes who is owed a restart, and restarts nobody."""
+
+    def __init__(self) -> None:
+        self.owed: list[WorkloadRef] = []
 
     def want(self, namespace: str, ref: WorkloadRef, debt: object) -> None:
-        """Nobody is owed a restart."""
+        """As `RestartQueue` has it."""
+        self.owed.append(ref)
 
     def spare(self, namespace: str, ref: WorkloadRef, secret: str) -> None:
         """Nobody is restarted."""
@@ -525,6 +529,7 @@ class Replica:
         self.unwritten: list[x509.Certificate] = []
         self.cache = Cache()
         self.cache.see_namespace(NAMESPACE, "uid", {})
+        self.restarts = Restarts()
         self.contact = Contact(world, self)
         self._store = Store(Connection(world, self), reporter="simulation")
         self.reconciler = self._made()
@@ -536,7 +541,7 @@ class Replica:
             cache=self.cache,
             store=self._store,
             authorities=self.contact,
-            restarts=_NoRestarts(),
+            restarts=self.restarts,
             hooks=_NoHooks(),
             require=self.require,
             clock=self._world.clock,

@@ -23,7 +23,7 @@ from certrenewal.domain.status import condition_of, moment_of
 from certrenewal.domain.timing import LONGEST_RETRY, plan_renewal
 from certrenewal.kube.errors import Conflict, Rejected, Unavailable
 from certrenewal.stepca.errors import BadAnswer, Refused, Unreachable
-from tests.unit.builders import DAY, NOON, a_root, an_intermediate, key_of
+from tests.unit.builders import DAY, NOON, a_root, a_workload, an_intermediate, key_of
 from tests.unit.simulation import SECRET, Replica, Shown, Trouble, Wish, World
 
 SECOND = timedelta(seconds=1)
@@ -683,3 +683,37 @@ class Faults(RuleBasedStateMachine):
 
 Faults.TestCase.settings = settings(max_examples=100, stateful_step_count=12, derandomize=True)
 TestConvergence = Faults.TestCase
+
+
+# -- restarts that are owed ----------------------------------------------------------------------------------------
+
+
+def deny(world: World) -> None:
+    world.want(names=("www.example.com",))
+
+
+def refuse(world: World) -> None:
+    world.ca.back = world.clock.now + DAY
+    world.annotate({annotation.RENEW_NOW: "2"})
+
+
+@pytest.mark.parametrize("trouble", [deny, refuse], ids=["a name that is denied", "a CA that is away"])
+def test_who_is_owed_a_restart_is_so_for_the_next_leader_whatever_keeps_it_from_renewing(
+    trouble: Callable[[World], None],
+) -> None:
+    with World(Wish(annotated=True), NOON) as world:
+        world.run(MINUTE)
+        for replica in world.replicas:
+            replica.cache.see_workload(a_workload())
+        world.annotate({annotation.RENEW_NOW: "1"})
+        world.run(MINUTE)
+        (entry,) = world.status()["workloads"]
+        trouble(world)
+        world.run(MINUTE)
+        world.hand_over()
+        world.leader.restarts.owed.clear()
+        world.run(MINUTE)
+
+        assert entry["state"] == "Pending"
+        assert world.leader.restarts.owed
+        assert world.status()["failure"]

@@ -82,7 +82,7 @@ async def fleet() -> Fleet:
 def found(fleet: Fleet, *, refused: dict[WorkloadRef, str] | None = None) -> Owed:
     workload = fleet.cache.workload(NAMESPACE, WEB)
     assert workload is not None
-    return owed(fleet.cache, workload, refused=refused or {}, now=fleet.clock.now)
+    return owed(fleet.cache, workload, refused=refused or {}, may_signal=True, now=fleet.clock.now)
 
 
 def test_who_runs_all_its_certificates_is_owed_nothing(fleet: Fleet) -> None:

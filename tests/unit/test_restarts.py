@@ -607,6 +607,17 @@ async def test_who_cannot_be_restarted_holds_no_later_wave(fleet: Fleet) -> None
     assert fleet.states()["c"][0] == "Failed"
 
 
+async def test_who_would_need_a_signal_that_nobody_may_send_holds_no_later_wave(fleet: Fleet) -> None:
+    fleet.certificate()
+    fleet.deploy("a", wish={"restart": "Signal"})
+    fleet.deploy("b", wish={"restart-order": "1"})
+    fleet.look(WEB)
+    fleet.renew()
+
+    assert await fleet.pause() == ["b"]
+    assert fleet.states()["a"][0] == "Failed"
+
+
 async def test_a_canary_that_cannot_be_restarted_holds_the_others_while_there_is_time(fleet: Fleet) -> None:
     fleet.certificate()
     fleet.deploy("a", wish={"restart-canary": "true"})

@@ -18,7 +18,7 @@ from certrenewal.domain.reasons import Reason
 from certrenewal.domain.rollout import State, Turn, Workload, mark, mark_key
 from certrenewal.domain.spec import Restart, WorkloadRef
 from certrenewal.domain.standing import LONGEST_WORDS, PATIENCE, Current, next_change, rolled_out, stand
-from certrenewal.domain.status import Condition, Ran, Recorded, Standing, with_workloads
+from certrenewal.domain.status import Condition, Ran, Recorded, Standing, timestamp, with_workloads
 from certrenewal.domain.window import Window
 from tests.unit.builders import DAY, NOON, WEB, a_workload
 
@@ -379,6 +379,15 @@ def test_a_restart_must_come_before_the_certificate_ends_that_runs(
 def since(moment: datetime | None, ref: WorkloadRef = DB) -> Recorded:
     """The last status: the workload was restarted for the certificate at ``moment``."""
     return told(NEW, {ref: Ran(mark(NEW), NOON + DAY, moment)})
+
+
+def test_a_workload_that_came_while_nobody_looked_is_restarted_in_time_too() -> None:
+    status = {"certificate": {"fingerprint": OLD, "notAfter": timestamp(NOON + DAY / 2)}}
+
+    found = standing(marked(None), Recorded(status))
+
+    assert found.runs == Ran(mark(OLD), NOON + DAY / 2)
+    assert found.must_by is not None
 
 
 def test_a_restart_is_dated_by_the_first_look_that_finds_it() -> None:

@@ -74,18 +74,22 @@ class Owed:
         return min(known) if len(known) == len(self.debts) else None
 
 
-def owed(cache: Cache, workload: Workload, *, refused: Mapping[WorkloadRef, str], now: datetime) -> Owed:
+def owed(
+    cache: Cache, workload: Workload, *, refused: Mapping[WorkloadRef, str], may_signal: bool, now: datetime
+) -> Owed:
     """What a workload is to be restarted for, worked out from objects alone."""
-    return Owed(tuple(_debts(cache, workload, refused, now)))
+    return Owed(tuple(_debts(cache, workload, refused, may_signal, now)))
 
 
-def _debts(cache: Cache, workload: Workload, refused: Mapping[WorkloadRef, str], now: datetime) -> Iterator[Debt]:
+def _debts(
+    cache: Cache, workload: Workload, refused: Mapping[WorkloadRef, str], may_signal: bool, now: datetime
+) -> Iterator[Debt]:
     for renewal in of_workload(cache, workload):
         try:
             spec = parse_spec(renewal.key.name, renewal.spec)
         except InvalidSpec:
             continue
-        current = current_of(renewal.status, spec, refused=refused)
+        current = current_of(renewal.status, spec, refused=refused, may_signal=may_signal)
         standings = stand(cache.dependents(renewal.secret), current, Recorded(renewal.status), now)
         for standing in standings:
             if standing.ref == workload.ref and (debt := debt_of(renewal, standing, current)):

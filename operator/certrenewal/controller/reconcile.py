@@ -138,7 +138,8 @@ class Reconciler:
     async def _look(self, renewal: Renewal) -> datetime | None:
         if objection := self._adoption.objection(renewal):
             renewal, due = await self._tokens.expire(renewal)
-            return await self._tell.stopped(renewal, objection, leaf=None, good=False) or due
+            change = await self._tell.objected(renewal, objection)
+            return min(filter(None, (change, due)), default=None)
         asker = self._asker(renewal.key.namespace)
         if asker is None:
             return None  # news of its namespace will bring us back
@@ -180,7 +181,9 @@ class Reconciler:
                 if observed.revoke_requested and finding.reason in _NO_SUCCESSOR:
                     renewal = await self._tell.condemned(renewal, observed)
                 good = finding.reason is not Reason.IMMUTABLE and is_good(observed, now) is None
-                return await self._tell.stopped(renewal, finding, leaf=observed.leaf, good=good)
+                return await self._tell.stopped(
+                    renewal, finding, leaf=observed.leaf, good=good, as_told=observed.is_as_told
+                )
             case Repair():
                 return await self._repair(renewal, observed, secret, step)
             case Obtain():
@@ -284,7 +287,9 @@ class Reconciler:
         pause = self._pauses.get(renewal.key)
         if pause and self._clock() < pause.until and pause.cause == self._cause(renewal, observed):
             good = is_good(observed, self._clock()) is None
-            return await self._tell.waiting(renewal, leaf=observed.leaf, good=good, until=pause.until)
+            return await self._tell.waiting(
+                renewal, leaf=observed.leaf, good=good, as_told=observed.is_as_told, until=pause.until
+            )
         if secret is not None:
             renewal = await self._tell.promise_restarts(renewal, observed.spec, step.finding)
         obtained = self._kept(renewal, observed)
@@ -347,11 +352,12 @@ class Reconciler:
             asked = failure.retry_after if isinstance(failure, AuthorityError) else None
             until = now + retry_delay(failures, remaining, asked=asked)
         good = is_good(observed, now) is None
-        await self._tell.failed(renewal, Finding(reason, str(failure)), good=good, attempt_at=until)
+        finding = Finding(reason, str(failure))
+        change = await self._tell.failed(renewal, finding, good=good, as_told=observed.is_as_told, attempt_at=until)
         if not isinstance(failure, Unreachable) or failure.answered:
             # Where nobody answered, the authority's recovery ends the wait; here only time does, or another wish.
             self._pauses[renewal.key] = _Pause(until=until, cause=self._cause(renewal, observed))
-        return min(until, leaf.not_after) if leaf and good else until
+        return min(filter(None, (until, leaf.not_after if leaf and good else None, change)))
 
     def _cause(self, renewal: Renewal, observed: Observed) -> tuple[object, ...]:
         """What a failed attempt rested on: another wish, certificate or authority may be tried at once."""

@@ -241,7 +241,7 @@ class RestartQueue:
         """Take a workload and a share of the budget, where its turn has come by what objects say now."""
         waiting, workload, now = self._waiting[target], self._cache.workload(*target), self._clock()
         others = {ref: words for ref, words in self.refusals(target[0]).items() if ref != target[1]}
-        waiting.owed = owed(self._cache, workload, refused=others, now=now) if workload else Owed()
+        waiting.owed = self._owed(workload, others, now) if workload else Owed()
         if workload is None or not waiting.owed:
             self._drop(target)
             return None
@@ -255,6 +255,9 @@ class RestartQueue:
         del self._waiting[target]
         self._under_way.add(target)
         return workload, waiting
+
+    def _owed(self, workload: Workload, refused: Mapping[WorkloadRef, str], now: datetime) -> Owed:
+        return owed(self._cache, workload, refused=refused, may_signal=self._reloads is not None, now=now)
 
     def _give_back(self, target: _Target, waiting: _Waiting) -> None:
         """It was not restarted: it waits again, and its share of the budget is there for others."""

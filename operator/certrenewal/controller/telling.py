@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from cryptography import x509
 
 from certrenewal import metrics
-from certrenewal.controller.cache import Cache, Key, Renewal, parse_renewal
+from certrenewal.controller.cache import Cache, Key, Renewal, parse_renewal, spec_of
 from certrenewal.controller.obtaining import Obtained
 from certrenewal.controller.owed import Debt, current_of, debt_of
 from certrenewal.controller.reporter import Reporter, about
@@ -202,6 +202,11 @@ class Teller:
 
     async def settle(self, renewal: Renewal, status: Status, spec: Spec, *, first: bool = False) -> datetime | None:
         """Bring the workloads into ``status``, write it, and queue those that are owed a restart."""
+        change = await self._roll_out(renewal, status, spec, first=first)
+        return min(filter(None, (moment_of(status.get("renewalTime")), change)), default=None)
+
+    async def _roll_out(self, renewal: Renewal, status: Status, spec: Spec, *, first: bool = False) -> datetime | None:
+        """As `settle`; when the workloads stand differently without news."""
         now = self._clock()
         refused = self._restarts.refusals(renewal.key.namespace)
         current = current_of(status, spec, refused=refused, first=first, may_signal=self._may_signal)
@@ -220,8 +225,7 @@ class Teller:
             if after["reason"] == Reason.RESTART_FAILED:
                 await self._reporter.tell(about(renewal), Reason.RESTART_FAILED, after["message"], warning=True)
         await self._tell_serving(renewal, served, condition_of(status, SERVING))
-        moments = (moment_of(status.get("renewalTime")), next_change(standings, now))
-        return min(filter(None, moments), default=None)
+        return next_change(standings, now)
 
     def _hurry_along(self, renewal: Renewal, spec: Spec, leaf: Leaf) -> None:
         """Have the kubelet bring a new certificate soon to those that nobody restarts."""
@@ -305,8 +309,23 @@ class Teller:
         status = {**status, "certificate": renewal.status["certificate"]}
         return await self.publish(renewal, with_revoked(status, observed.revoke_now))
 
-    async def stopped(self, renewal: Renewal, finding: Finding, *, leaf: Leaf | None, good: bool) -> datetime | None:
-        """Nothing can be done until somebody changes something; ``good``: the Secret holds what is wanted, still."""
+    async def objected(self, renewal: Renewal, finding: Finding) -> datetime | None:
+        """It cannot be acted on, and so nobody has looked into its Secret; who was owed a restart is so still."""
+        return await self._trouble(
+            renewal,
+            without(renewal.status, "failure"),
+            finding,
+            good=False,
+            rolls_out=finding.reason is not Reason.CONFLICT,
+        )
+
+    async def stopped(
+        self, renewal: Renewal, finding: Finding, *, leaf: Leaf | None, good: bool, as_told: bool = False
+    ) -> datetime | None:
+        """Nothing can be done until somebody changes something.
+
+        ``good``: the Secret holds what is wanted, still. ``as_told``: what status tells of; here and below.
+        """
         now = self._clock()
         status = renewal.status
         if good or finding.reason in (Reason.AUTHORITY_UNREACHABLE, Reason.NAME_DENIED):
@@ -315,25 +334,39 @@ class Teller:
                 status = with_failure(status, reason=finding.reason, message=finding.message, now=now, attempt_at=None)
         else:
             status = without(status, "failure")
-        await self._trouble(renewal, status, finding, good=good)
-        return leaf.not_after if leaf and leaf.not_after > now else None
+        change = await self._trouble(renewal, status, finding, good=good, rolls_out=as_told)
+        end = leaf.not_after if leaf and leaf.not_after > now else None
+        return min(filter(None, (end, change)), default=None)
 
-    async def failed(self, renewal: Renewal, finding: Finding, *, good: bool, attempt_at: datetime) -> None:
+    async def failed(
+        self, renewal: Renewal, finding: Finding, *, good: bool, attempt_at: datetime, as_told: bool = False
+    ) -> datetime | None:
         """An attempt failed; ``attempt_at``: the next one."""
         status = with_failure(
             renewal.status, reason=finding.reason, message=finding.message, now=self._clock(), attempt_at=attempt_at
         )
-        await self._trouble(renewal, status, finding, good=good)
+        return await self._trouble(renewal, status, finding, good=good, rolls_out=as_told, attempted=True)
 
-    async def waiting(self, renewal: Renewal, *, leaf: Leaf | None, good: bool, until: datetime) -> datetime:
+    async def waiting(
+        self, renewal: Renewal, *, leaf: Leaf | None, good: bool, as_told: bool, until: datetime
+    ) -> datetime:
         """Nothing is tried before ``until``, but a certificate that ends meanwhile is told of when it does."""
         now, ready = self._clock(), condition_of(renewal.status, "Ready")
         if not good and ready.get("status") == "True":
             finding = Finding(Reason(ready["reason"]), ready["message"])
-            await self._trouble(renewal, renewal.status, finding, good=False)
+            change = await self._trouble(renewal, renewal.status, finding, good=False, rolls_out=as_told)
         else:
-            await self.publish(renewal, renewal.status)
-        return min(until, leaf.not_after) if leaf and leaf.not_after > now else until
+            change = await self._go_on(renewal, renewal.status, rolls_out=as_told)
+        end = leaf.not_after if leaf and leaf.not_after > now else None
+        return min(filter(None, (until, end, change)))
+
+    async def _go_on(self, renewal: Renewal, status: Status, *, rolls_out: bool) -> datetime | None:
+        """Write a status; and where the Secret still holds the certificate that it tells of, see to the workloads."""
+        spec = spec_of(renewal) if rolls_out and status.get("certificate") else None
+        if spec is not None:
+            return await self._roll_out(renewal, status, spec)
+        await self.publish(renewal, status)
+        return None
 
     def forget(self, key: Key) -> None:
         """The CertRenewal is gone."""
@@ -354,20 +387,29 @@ class Teller:
         elif leaf.fingerprint != recorded.fingerprint:
             await self._reporter.tell(subject, Reason.ADOPTED, f"serial {leaf.serial} found in the Secret, {until}")
 
-    async def _trouble(self, renewal: Renewal, status: Status, finding: Finding, *, good: bool) -> None:
+    async def _trouble(
+        self,
+        renewal: Renewal,
+        status: Status,
+        finding: Finding,
+        *,
+        good: bool,
+        rolls_out: bool,
+        attempted: bool = False,
+    ) -> datetime | None:
         """Write a status that tells of trouble, with one Event where it is new trouble."""
         ready = Condition(
             type="Ready", status="True" if good else "False", reason=finding.reason, message=finding.message
         )
         before = condition_of(renewal.status, "Ready")
-        await self.publish(renewal, self._with(renewal, status, ready))
-        if (before.get("status"), before.get("reason"), before.get("message")) != (
-            ready.status,
-            ready.reason,
-            ready.message,
-        ):
+        change = await self._go_on(renewal, self._with(renewal, status, ready), rolls_out=rolls_out)
+        told = before.get("status"), before.get("reason"), before.get("message")
+        is_news = told != (ready.status, ready.reason, ready.message)
+        if attempted or is_news:
             metrics.FAILURES.labels(reason=finding.reason.value).inc()
+        if is_news:
             await self._reporter.tell(about(renewal), finding.reason, finding.message, warning=True)
+        return change
 
     def _with(self, renewal: Renewal, status: Status, condition: Condition) -> Status:
         return with_condition(status, condition, generation=renewal.generation, now=self._clock())

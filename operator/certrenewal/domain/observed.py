@@ -9,7 +9,16 @@ from datetime import datetime, timedelta
 from cryptography import x509
 
 from certrenewal.domain.authority import AuthorityView
-from certrenewal.domain.certificate import Chain, Leaf, Malformed, PrivateKey, load_certificates, load_key, parse_chain
+from certrenewal.domain.certificate import (
+    Chain,
+    Leaf,
+    Malformed,
+    PrivateKey,
+    key_fits,
+    load_certificates,
+    load_key,
+    parse_chain,
+)
 from certrenewal.domain.keys import KeyAlgorithm
 from certrenewal.domain.names import Name
 from certrenewal.domain.outputs import Outputs
@@ -86,6 +95,18 @@ class Observed:
     def is_trusted(self) -> bool:
         """Whether the chain at hand leads to a root of the authority."""
         return self.held.chain is not None and (self.vouched or self.root is not None)
+
+    @property
+    def is_as_told(self) -> bool:
+        """Whether the Secret holds the very pair that status tells of: who runs an older one can be brought to it."""
+        held, leaf = self.held, self.leaf
+        return (
+            held.fault is None
+            and held.key is not None
+            and leaf is not None
+            and leaf.fingerprint == self.recorded.fingerprint
+            and key_fits(held.key, leaf)
+        )
 
     @property
     def names(self) -> tuple[Name, ...]:

@@ -121,7 +121,7 @@ def _runs(workload: Workload, current: Current, recorded: Recorded, now: datetim
     before = recorded.workloads.get(workload.ref)
     if before is None:
         first = mark(recorded.fingerprint) if recorded.fingerprint else "" if current.first else mine.fingerprint
-        before = mine if first == mine.fingerprint else Ran(first)
+        before = mine if first == mine.fingerprint else Ran(first, recorded.ends if first else None)
     if workload.mark_of(current.secret) == mine.fingerprint and before.fingerprint != mine.fingerprint:
         return replace(mine, since=now)
     return replace(mine, since=before.since) if before.fingerprint == mine.fingerprint else before

@@ -241,6 +241,11 @@ class Recorded:
         """The fingerprint of the root that it leads to."""
         return self._certificate.get("root")
 
+    @property
+    def ends(self) -> datetime | None:
+        """When it ends."""
+        return moment_of(self._certificate.get("notAfter"))
+
     @functools.cached_property
     def names(self) -> tuple[Name, ...]:
         """Those that it carries."""
