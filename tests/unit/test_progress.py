@@ -127,3 +127,25 @@ def test_what_is_never_restarted_is_awaited_by_nobody(kind: str) -> None:
     body = {"metadata": {"generation": 3}, "spec": {}, "status": {"observedGeneration": 1}}
 
     assert read_progress(kind, "batch", body) == DONE
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words"),
+    [
+        ({"partition": 1}, "its partition 1 keeps 1 pods"),
+        ({"partition": "50%"}, "its partition 50% keeps some pods"),
+        ({"rollingUpdate": {"partition": "50%"}}, "its partition 50% keeps some pods"),
+        ({"paused": True}, "the CloneSet is paused"),
+        ({"partition": "0%"}, None),
+    ],
+)
+def test_a_clone_set_has_its_partition_elsewhere(strategy: dict[str, Any], words: str | None) -> None:
+    waits = progress("CloneSet", "apps.kruise.io", {}, replicas=2, updateStrategy=strategy).waits
+
+    assert waits is None if words is None else words in (waits or "")
+
+
+def test_with_a_surge_one_of_before_does_not_count_for_a_new_one() -> None:
+    status = {"observedGeneration": 3, "replicas": 3, "updatedReplicas": 2, "readyReplicas": 2}
+
+    assert not progress("CloneSet", "apps.kruise.io", status).complete

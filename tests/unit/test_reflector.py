@@ -223,6 +223,23 @@ async def test_a_kind_that_may_be_absent_keeps_nobody_waiting_and_is_followed_on
     assert found.shown == [("ADDED", "a")]
 
 
+async def test_a_refusal_is_no_news_of_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reflector, "MOST_REFUSALS", 2)
+    found = Collection(refusal(403), page(item("a")), refusal(403), refusal(403), page(item("a")), known=("a",))
+
+    async with following(found, may_be_absent=True):
+        pass
+
+    assert found.shown == [("ADDED", "a"), ("ADDED", "a")]
+
+
+async def test_a_kind_that_is_never_shown_to_us_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reflector, "MOST_REFUSALS", 1)
+
+    async with following(Collection(refusal(403), refusal(403)), may_be_absent=True) as followed:
+        assert followed.listed.is_set()
+
+
 async def test_the_objects_of_a_kind_that_was_uninstalled_are_gone(caplog: pytest.LogCaptureFixture) -> None:
     found = Collection(page(item("a")), refusal(404), refusal(404), refusal(404), known=("a",))
 

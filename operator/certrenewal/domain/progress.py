@@ -9,7 +9,14 @@ from typing import Any
 from certrenewal.domain.kinds import ARGO, NOT_RESTARTED
 
 # What the counters of custom resources are called that follow Deployment or DaemonSet.
-_COUNTERS = ("updatedReplicas", "readyReplicas", "availableReplicas", "updatedNumberScheduled", "numberAvailable")
+_COUNTERS = (
+    "updatedReplicas",
+    "updatedReadyReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "updatedNumberScheduled",
+    "numberAvailable",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +61,17 @@ def _is_complete(kind: str, body: Mapping[str, Any]) -> bool:
 
 
 def _waits(kind: str, body: Mapping[str, Any]) -> str | None:
-    if body["spec"].get("paused"):
+    strategy = body["spec"].get("updateStrategy") or {}
+    if body["spec"].get("paused") or strategy.get("paused"):
         return f"the {kind} is paused: resume it to let the new certificate in"
-    if (body["spec"].get("updateStrategy") or {}).get("type") == "OnDelete":
+    if strategy.get("type") == "OnDelete":
         return "its update strategy is OnDelete: delete its pods to let the new certificate in"
-    partition = ((body["spec"].get("updateStrategy") or {}).get("rollingUpdate") or {}).get("partition") or 0
-    if partition:
-        kept = min(partition, body["spec"].get("replicas", 1))
-        return f"its partition {partition} keeps {kept} pods as they are: lower it to let the new certificate in"
-    return None
+    # A StatefulSet's is a number; others, such as OpenKruise's, have it elsewhere, and as a percentage too.
+    partition = (strategy.get("rollingUpdate") or {}).get("partition") or strategy.get("partition")
+    if partition in (None, 0, "0", "0%"):
+        return None
+    kept = min(partition, body["spec"].get("replicas", 1)) if isinstance(partition, int) else "some"
+    return f"its partition {partition} keeps {kept} pods as they are: lower it to let the new certificate in"
 
 
 def _deadline(body: Mapping[str, Any]) -> str | None:
@@ -95,7 +104,11 @@ def _is_custom_complete(body: Mapping[str, Any]) -> bool:
     status = body.get("status") or {}
     wanted = status.get("desiredNumberScheduled", body["spec"].get("replicas", status.get("replicas")))
     counted = [status[counter] for counter in _COUNTERS if counter in status]
-    return not isinstance(wanted, int) or all(number >= wanted for number in counted)
+    if not isinstance(wanted, int):
+        return True
+    # With a surge, one of before that is ready counts for one that is not ready yet.
+    surplus = "updatedReplicas" in status and isinstance(status.get("replicas"), int) and status["replicas"] > wanted
+    return not surplus and all(number >= wanted for number in counted)
 
 
 def _stalled(body: Mapping[str, Any]) -> str | None:

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 PAGE = 250
 ABSENT_PAUSE = 15.0  # seconds between two looks for a kind that is not installed
 LONGEST_PAUSE = 15.0
+MOST_REFUSALS = 5  # half a minute, before a kind counts as one that is not shown to us
 LIST_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=SERVER_TIMEOUT + 30, sock_connect=10)
 
@@ -87,15 +88,18 @@ class Reflector:
         status = failure.status if isinstance(failure, _Failed) else 0
         if status == http.HTTPStatus.GONE and self._failures == 1:
             return 0.0  # too old to be followed: listed anew
-        absent = self._may_be_absent and status in (http.HTTPStatus.NOT_FOUND, http.HTTPStatus.FORBIDDEN)
+        gone = self._may_be_absent and status == http.HTTPStatus.NOT_FOUND
+        # An API server that just started forbids what it will allow, until it has read the roles.
+        refused = self._may_be_absent and status == http.HTTPStatus.FORBIDDEN and self._failures > MOST_REFUSALS
         words = str(failure) if isinstance(failure, _Failed) else type(failure).__name__
-        if absent:
+        if gone:
             self._forget_all_but(set())
+        if gone or refused:
             self.listed.set()
         if words != self._told:
             log.warning("a collection cannot be followed, and is asked for again", extra=self._extra(error=words))
             self._told = words
-        return ABSENT_PAUSE if absent else min(0.25 * 2 ** min(self._failures, 10), LONGEST_PAUSE)
+        return ABSENT_PAUSE if gone or refused else min(0.25 * 2 ** min(self._failures, 10), LONGEST_PAUSE)
 
     async def _list(self) -> str:
         """Show all that is there; the version that a watch follows."""
