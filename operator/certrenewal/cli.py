@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import socket
 from datetime import timedelta
 
@@ -25,7 +26,7 @@ class _Duration(click.ParamType[timedelta]):
     def convert(self, value: str | timedelta, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         if isinstance(value, timedelta):
             return value
-        if value in ("0", "0s"):
+        if re.fullmatch(r"0|(0+(\.0*)?(ns|us|µs|ms|s|m|h))+", value):
             return timedelta(0)
         try:
             return parse_duration(value)

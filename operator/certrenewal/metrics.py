@@ -16,7 +16,9 @@ class Sample(NamedTuple):
     namespace: str
     name: str
     ready: bool
+    failing: bool
     ends: float  # seconds since the epoch, 0 where there is none
+    lifetime: float  # seconds, 0 where there is none
 
 
 class Certificates(Collector):
@@ -25,7 +27,7 @@ class Certificates(Collector):
     def __init__(self) -> None:
         self.gather: Callable[[], Iterable[Sample]] = tuple
 
-    def describe(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+    def describe(self) -> tuple[GaugeMetricFamily, ...]:
         """The names, as a registry wants to know them beforehand."""
         labels = ("namespace", "name")
         return (
@@ -37,16 +39,24 @@ class Certificates(Collector):
                 "1 where the Secret holds a valid certificate that fits.",
                 labels=labels,
             ),
+            GaugeMetricFamily(
+                "certrenewal_certificate_failing", "1 where the next certificate cannot be had so far.", labels=labels
+            ),
+            GaugeMetricFamily(
+                "certrenewal_certificate_lifetime_seconds", "The whole life of the certificate.", labels=labels
+            ),
         )
 
     def collect(self) -> Iterable[Metric]:
         """All of them, at this moment."""
-        expiry, ready = families = self.describe()
+        expiry, ready, failing, lifetime = families = self.describe()
         for sample in self.gather():
             labels = (sample.namespace, sample.name)
             ready.add_metric(labels, sample.ready)
+            failing.add_metric(labels, sample.failing)
             if sample.ends:
                 expiry.add_metric(labels, sample.ends)
+                lifetime.add_metric(labels, sample.lifetime)
         return families
 
 
@@ -75,6 +85,11 @@ RESTART_DEADLINE = Gauge(
 )
 REVOCATIONS = Counter("certrenewal_revocations_total", "Certificates revoked, and attempts to.", ["outcome"])
 HOOKS = Counter("certrenewal_hooks_total", "Attempts to deliver a hook.", ["outcome"])
+# There from the start: what first shows with a value of 1 has not increased for Prometheus.
+for _outcome in ("revoked", "refused", "failed"):
+    REVOCATIONS.labels(outcome=_outcome)
+for _outcome in ("Delivered", "Failing", "Refused", "Denied"):
+    HOOKS.labels(outcome=_outcome)
 SCHEDULE = Gauge("certrenewal_schedule_length", "Certificates with a next look.")
 LOOK_SECONDS = Histogram("certrenewal_look_seconds", "How long a look at one certificate takes.")
 API_REQUESTS = Counter("certrenewal_api_requests_total", "Requests to the API server.", ["method", "resource", "code"])

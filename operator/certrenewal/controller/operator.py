@@ -35,7 +35,7 @@ from certrenewal.domain.names import parse_names
 from certrenewal.domain.policy import Asker
 from certrenewal.domain.rollout import parse_workload
 from certrenewal.domain.spec import WorkloadRef
-from certrenewal.domain.status import condition_of, roots_in_use
+from certrenewal.domain.status import condition_of, moment_of, roots_in_use
 from certrenewal.domain.timing import LONGEST_RETRY
 from certrenewal.kube.client import Client, Configuration, server_hosts
 from certrenewal.kube.errors import ClusterError
@@ -472,8 +472,15 @@ class Operator:
         if self._leads():
             for renewal in self.cache.renewals.values():
                 if not renewal.is_token:
-                    ready = condition_of(renewal.status, "Ready").get("status") == "True"
-                    yield metrics.Sample(renewal.key.namespace, renewal.key.name, ready, renewal.urgency)
+                    begins = moment_of((renewal.status.get("certificate") or {}).get("notBefore"))
+                    yield metrics.Sample(
+                        namespace=renewal.key.namespace,
+                        name=renewal.key.name,
+                        ready=condition_of(renewal.status, "Ready").get("status") == "True",
+                        failing="failure" in renewal.status,
+                        ends=renewal.urgency,
+                        lifetime=renewal.urgency - begins.timestamp() if begins else 0.0,
+                    )
 
     def _leads(self) -> bool:
         return self._elector.leads
