@@ -42,6 +42,15 @@ def web(fleet: Fleet) -> Workload:
     return workload
 
 
+def test_a_claim_that_did_not_win_counts_for_nothing(fleet: Fleet) -> None:
+    lost = Condition(type="Ready", status="False", reason=Reason.CONFLICT, message="")
+    known = fleet.cache.renewals[B]
+    status = with_condition(known.status, lost, generation=1, now=NOON)
+    fleet.cache.put_renewal(replace(known, key=Key(NAMESPACE, "rival"), status=status))
+
+    assert [renewal.key.name for renewal in of_workload(fleet.cache, web(fleet))] == ["a", "b"]
+
+
 def change(fleet: Fleet, key: Key, **spec: str) -> None:
     """Another spec, of the same generation."""
     renewal = fleet.cache.renewals[key]

@@ -36,9 +36,10 @@ _ASKED_FOR = frozenset(
 def of_workload(cache: Cache, workload: Workload) -> Iterator[Renewal]:
     """The CertRenewals whose Secrets a workload uses."""
     for name in sorted(workload.secrets):
-        for key in sorted(cache.claims(Key(workload.namespace, name))):
-            if not cache.renewals[key].is_token:  # nobody is restarted for a token
-                yield cache.renewals[key]
+        for renewal in map(cache.renewals.__getitem__, sorted(cache.claims(Key(workload.namespace, name)))):
+            # Nobody is restarted for a token, nor for one whose status nobody keeps, as another one has its Secret.
+            if not renewal.is_token and condition_of(renewal.status, "Ready").get("reason") != Reason.CONFLICT:
+                yield renewal
 
 
 def restarting(cache: Cache, workload: Workload) -> Iterator[Renewal]:

@@ -19,6 +19,7 @@ from certrenewal.domain.spec import WorkloadRef
 from certrenewal.domain.timing import may_follow
 
 HISTORY = 10
+LONGEST_MESSAGE = 32768  # characters, as the API conventions have it: a longer one keeps a whole status unwritten
 
 Status = Mapping[str, Any]
 
@@ -62,7 +63,7 @@ def with_condition(status: Status, condition: Condition, *, generation: int, now
         "type": condition.type,
         "status": condition.status,
         "reason": condition.reason.value,
-        "message": condition.message,
+        "message": condition.message[:LONGEST_MESSAGE],
         "lastTransitionTime": timestamp(now) if moved else before["lastTransitionTime"],
         "observedGeneration": generation,
     }
