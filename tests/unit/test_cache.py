@@ -477,6 +477,14 @@ def test_the_answer_to_a_write_that_comes_after_newer_news_of_the_watch_counts_f
 # -- answers to writes of ours ---------------------------------------------------------------------------------------
 
 
+def test_nothing_is_kept_of_what_is_gone(cache: Cache) -> None:
+    cache.see_renewal(a_renewal())
+
+    cache.lose_renewal(WEB_TLS)
+
+    assert not cache._claims
+
+
 def test_an_answer_brings_nothing_back_that_is_gone(cache: Cache) -> None:
     cache.see_renewal(a_renewal())
     cache.lose_renewal(WEB_TLS)

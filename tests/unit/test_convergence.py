@@ -22,6 +22,7 @@ from certrenewal.domain.spec import Percent, parse_spec
 from certrenewal.domain.status import condition_of, moment_of
 from certrenewal.domain.timing import LONGEST_RETRY, plan_renewal
 from certrenewal.kube.errors import Conflict, Rejected, Unavailable
+from certrenewal.kube.store import Secret
 from certrenewal.stepca.errors import BadAnswer, Refused, Unreachable
 from tests.unit.builders import DAY, NOON, a_root, a_workload, an_intermediate, key_of
 from tests.unit.simulation import SECRET, Replica, Shown, Trouble, Wish, World
@@ -683,6 +684,25 @@ class Faults(RuleBasedStateMachine):
 
 Faults.TestCase.settings = settings(max_examples=100, stateful_step_count=12, derandomize=True)
 TestConvergence = Faults.TestCase
+
+
+def test_an_annotation_that_the_watch_has_not_shown_is_not_hidden_by_a_write_of_ours() -> None:
+    with World(Wish(annotated=True), NOON) as world:
+        world.run(MINUTE)
+        known = world.leader.cache.secrets[SECRET]
+        read = Secret(
+            namespace=SECRET.namespace,
+            name=SECRET.name,
+            uid=known.uid,
+            resource_version=f"{known.version}1",
+            immutable=False,
+            annotations={**known.annotations, annotation.RENEW_NOW: "new"},
+            data={},
+        )
+
+        world.leader.reconciler._saw_own_write(read, f"{known.version}2")
+
+        assert world.leader.cache.secrets[SECRET] == known
 
 
 # -- restarts that are owed ----------------------------------------------------------------------------------------

@@ -239,9 +239,9 @@ class Cache:
             self._passwords[password].add(renewal.key)
 
     def _unlink(self, renewal: Renewal) -> None:
-        self._claims[renewal.secret].discard(renewal.key)
+        _discard(self._claims, renewal.secret, renewal.key)
         if password := renewal.password_secret:
-            self._passwords[password].discard(renewal.key)
+            _discard(self._passwords, password, renewal.key)
 
     def lose_renewal(self, key: Key) -> set[Key]:
         """A CertRenewal is gone: its rivals and the Secret that may ask for it again."""
@@ -371,3 +371,10 @@ class Cache:
                 change(self._owned[place], one.ref)
                 if not self._owned[place]:
                     del self._owned[place]
+
+
+def _discard(index: dict[Key, set[Key]], name: Key, key: Key) -> None:
+    """Take a key out of an index, and with the last one the name."""
+    index[name].discard(key)
+    if not index[name]:
+        del index[name]
