@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 PAGE = 250
 ABSENT_PAUSE = 15.0  # seconds between two looks for a kind that is not installed
 LONGEST_PAUSE = 15.0
-MOST_REFUSALS = 5  # half a minute, before a kind counts as one that is not shown to us
+MOST_REFUSALS = 5  # in some 15 s, before a kind counts as one that is not shown to us
 LIST_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=SERVER_TIMEOUT + 30, sock_connect=10)
 
