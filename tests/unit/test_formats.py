@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
-from unittest import mock
 
 import pytest
 from cryptography import x509
@@ -46,24 +44,6 @@ AFFECTED = {
     Format.PKCS12: {"another certificate", "another chain", "another password", "another profile"},
     Format.TRUSTSTORE: {"another root", "another password", "another profile"},
 }
-
-
-@pytest.mark.parametrize("form", [Format.PKCS12, Format.TRUSTSTORE])
-@pytest.mark.parametrize("profile", list(Profile))
-def test_a_store_that_would_take_long_to_be_opened_is_none_of_ours(
-    form: Format, profile: Profile, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = a_content(profile=profile)
-    (key,) = DATA_KEYS[form]
-    rounds = b"\x02\x02\x08\x00"
-    store = render(form, content)[key]
-    monkeypatch.setattr(pkcs12, "load_pkcs12", mock.Mock(side_effect=AssertionError("opened")))
-
-    for place in (match.start() for match in re.finditer(re.escape(rounds), store)):
-        slow = store[:place] + b"\x02\x02\x7f\xff" + store[place + len(rounds) :]
-        assert not holds(form, content, {key: slow})
-    assert rounds in store
-    assert not holds(form, content, {key: store[:-1]})
 
 
 def test_the_combined_file_is_the_key_and_then_the_chain() -> None:

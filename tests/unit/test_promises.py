@@ -8,14 +8,16 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 import certrenewal.stepca.authority
 from certrenewal.controller.revoking import FINALIZER
 from certrenewal.domain import annotation
 from certrenewal.domain.certificate import dump_key
+from certrenewal.domain.formats import is_trust_store
 from certrenewal.domain.status import condition_of
 from certrenewal.kube.errors import Conflict
-from tests.unit.builders import DAY, NOON, key_of
+from tests.unit.builders import DAY, NOON, a_root, key_of
 from tests.unit.simulation import SECRET, Replica, Shown, Trouble, Wish, World
 
 MINUTE = timedelta(minutes=1)
@@ -212,3 +214,30 @@ def test_the_ca_is_asked_only_when_the_finalizer_is_there(annotated: bool) -> No
         world.want(revoke=())
         world.run(MINUTE)
         assert not (world.objects.get("certrenewals", world.wish.key.name) or {})["metadata"]["finalizers"]
+
+
+def test_a_key_store_is_opened_and_kept_where_it_is_ours_and_else_replaced_unopened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[bytes] = []
+    load = pkcs12.load_pkcs12
+
+    def noted(store: bytes, password: bytes | None) -> pkcs12.PKCS12KeyAndCertificates:
+        opened.append(store)
+        return load(store, password)
+
+    monkeypatch.setattr(pkcs12, "load_pkcs12", noted)
+    with Watched(Wish(annotated=False, formats=("truststore",))) as world:
+        world.run(MINUTE)
+        ours = world.data()["truststore.p12"]
+        world.restart()
+        world.want(names=("web.shop.svc", "api.shop.svc"))
+        world.run(MINUTE)
+        kept = world.data()["truststore.p12"]
+        world.edit({"truststore.p12": b"takes hours to be opened"})
+        world.run(MINUTE)
+
+        assert kept == ours
+        assert ours in opened
+        assert b"takes hours to be opened" not in opened
+        assert is_trust_store(world.data()["truststore.p12"], (a_root().certificate,))

@@ -23,7 +23,7 @@ from certrenewal.controller.tokens import Tokens
 from certrenewal.domain.authority import AuthorityView
 from certrenewal.domain.certificate import Chain, Leaf, PrivateKey, dump_key, is_pkcs8
 from certrenewal.domain.decision import Finding, Obtain, Repair, Rest, Stop, decide, is_good
-from certrenewal.domain.formats import is_password
+from certrenewal.domain.formats import is_password, store_digests
 from certrenewal.domain.observed import Held, Observed, read_held
 from certrenewal.domain.outputs import Outputs, all_keys, changes, content_of
 from certrenewal.domain.policy import Asker
@@ -85,6 +85,7 @@ class Reconciler:
         self._obtained: dict[Key, Obtained] = {}
         self._pauses: dict[Key, _Pause] = {}
         self._turned_away: set[Key] = set()  # those that wait for a place at their authority
+        self._stores: dict[Key, dict[str, str]] = {}  # SHA-256 of the key stores that we wrote or found good
         self._empty: dict[Key, Secret] = {}  # what was read for those that wait, where it holds nothing at all
 
     def must_wait(self, key: Key) -> bool:
@@ -132,6 +133,7 @@ class Reconciler:
         self._obtained.pop(key, None)
         self._pauses.pop(key, None)
         self._empty.pop(key, None)
+        self._stores.pop(key, None)
         self._tell.forget(key)
         await self._tokens.forget(key)
 
@@ -237,9 +239,12 @@ class Reconciler:
         return kept.renew_now
 
     async def _outputs(self, renewal: Renewal, spec: Spec, secret: Secret | None) -> Outputs | None:
-        """The other forms as they are, None where none is asked for and none of ours is left."""
-        written = Recorded(renewal.status).formats
-        if not spec.formats and not written:
+        """The other forms as they are, None where none is asked for and none of ours is left.
+
+        A key store that is not known to be ours counts as empty: to open one takes as long as who wrote it chose.
+        """
+        recorded = Recorded(renewal.status)
+        if not spec.formats and not recorded.formats:
             return None
         password, version = None, ""
         if spec.pkcs12 is not None:
@@ -248,18 +253,26 @@ class Reconciler:
                 self._cache.know_secret(secret_meta(found))
                 password, version = found.data.get(spec.pkcs12.password_key), version_of(found)
         data = {key: value for key, value in (secret.data if secret else {}).items() if key in all_keys()}
+        ours = recorded.stores | {*self._stores.get(renewal.key, {}).values()}
+        strange = {key for key, digest in store_digests(data).items() if digest not in ours}
         text = (password or b"").rstrip(b"\r\n")
         return Outputs(
-            data=data,
+            data=data | dict.fromkeys(strange, b""),
             password=text if is_password(text) else None,
             password_found=password is not None,
             password_version=version,
-            written=written,
+            written=recorded.formats,
         )
+
+    def _note_stores(self, key: Key, observed: Observed, written: Mapping[str, bytes | None]) -> None:
+        """Which key stores are ours once this is written: what was found good, and what takes its place."""
+        if observed.outputs is not None:
+            self._stores[key] = store_digests({**observed.outputs.data, **written})
 
     async def _rest(self, renewal: Renewal, observed: Observed, secret: Secret | None) -> datetime | None:
         assert secret is not None  # decide() found a good certificate in it
         assert observed.leaf is not None
+        self._note_stores(renewal.key, observed, {})
         return await self._good(renewal, observed, observed.leaf, (secret.uid, secret.resource_version))
 
     async def _repair(
@@ -275,6 +288,7 @@ class Reconciler:
             data[keys.ca] = observed.authority.bundle
         data |= _forms(observed, chain, observed.held.key)
         renewal = await self._tell.promise(renewal, observed)
+        self._note_stores(renewal.key, observed, data)
         self._require()
         version = await self._store.write_secret(secret, data)
         self._saw_own_write(secret, version)
@@ -335,7 +349,8 @@ class Reconciler:
         """Tell of it, and forget what was kept in case telling fails."""
         kept = self._obtained.get(renewal.key)
         news = kept if kept and _fingerprint(kept) == leaf.fingerprint else None
-        due = await self._tell.good(renewal, observed, leaf, secret=secret, obtained=news, first=first)
+        stores = self._stores.get(renewal.key, {}).values()
+        due = await self._tell.good(renewal, observed, leaf, secret=secret, stores=stores, obtained=news, first=first)
         self._obtained.pop(renewal.key, None)
         self._pauses.pop(renewal.key, None)
         return due
@@ -400,6 +415,7 @@ class Reconciler:
         held = secret.data.get(names.key, b"") if secret is not None else b""
         if issued.key is not observed.held.key or not is_pkcs8(held):
             data[names.key] = dump_key(issued.key)
+        self._note_stores(renewal.key, observed, data)
         self._require()
         if secret is not None:
             version = await self._store.write_secret(secret, data)

@@ -124,12 +124,14 @@ class Teller:
         leaf: Leaf,
         *,
         secret: tuple[str, str],
+        stores: Iterable[str],
         obtained: Obtained | None,
         first: bool,
     ) -> datetime | None:
         """The Secret (its uid and resourceVersion) holds what is wanted; ``obtained`` where it is news of ours.
 
-        ``first``: workloads of which nothing is known ran without a certificate.
+        ``stores``: SHA-256 of the key stores in it. ``first``: workloads of which nothing is known ran without a
+        certificate.
         """
         recorded = Recorded(renewal.status)
         duration = obtained.duration if obtained else observed.asked_duration
@@ -169,6 +171,8 @@ class Teller:
         seen = seen_of(uid, version, observed.authority, renewal.generation)
         if observed.outputs is not None and observed.outputs.password_version:
             seen["password"] = observed.outputs.password_version
+        if observed.outputs is not None and stores:
+            seen["stores"] = sorted(stores)
         status = self._with_formats(renewal, observed, status, obtained)
         ready = Condition(
             type="Ready",

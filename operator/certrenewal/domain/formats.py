@@ -6,6 +6,7 @@ compared, and written again only where it holds something else.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -27,7 +28,6 @@ Roots = tuple[x509.Certificate, ...]
 ALIAS = b"certificate"
 ROUNDS = 2048
 DEFAULT_PASSWORD = b"changeit"  # of Java's own trust store: what it protects is public
-_INTEGER, _OCTET_STRING, _SEQUENCE, _CONSTRUCTED = 0x02, 0x04, 0x30, 0x20  # DER (X.690 §8.1)
 _PBES2 = bytes.fromhex("06092a864886f70d01050d")  # the OID 1.2.840.113549.1.5.13 in DER
 
 
@@ -69,6 +69,12 @@ class Content:
 def data_keys(formats: Iterable[Format]) -> frozenset[str]:
     """The keys of the Secret in which these forms lie."""
     return frozenset(key for form in formats for key in DATA_KEYS[form])
+
+
+def store_digests(data: Mapping[str, bytes | None]) -> dict[str, str]:
+    """SHA-256 of each key store in a Secret's data, by its key."""
+    stores = data_keys((Format.PKCS12, Format.TRUSTSTORE))
+    return {key: hashlib.sha256(value).hexdigest() for key, value in data.items() if value and key in stores}
 
 
 def is_password(value: bytes) -> bool:
@@ -160,52 +166,12 @@ def _password(content: Content) -> bytes:
 
 
 def _opened(store: bytes, profile: Profile, password: bytes) -> pkcs12.PKCS12KeyAndCertificates | None:
-    if (_PBES2 in store) is not (profile is Profile.MODERN) or not _is_soon_opened(store):
+    if (_PBES2 in store) is not (profile is Profile.MODERN):
         return None
     try:
         return pkcs12.load_pkcs12(store, password)
     except Exception:  # noqa: BLE001 - another password or no key store at all: either way it is not ours as it is
         return None
-
-
-def _is_soon_opened(store: bytes) -> bool:
-    """Whether no number in a store, as far as it shows unopened, is larger than the rounds of ours.
-
-    Anybody may write one whose password takes hours to be tried.
-    """
-    waiting = [store]
-    try:
-        while waiting:
-            rest = waiting.pop()
-            while rest:
-                tag, content, rest = _element(rest)
-                if tag == _INTEGER and int.from_bytes(content) > ROUNDS:
-                    return False
-                if tag & _CONSTRUCTED or (tag == _OCTET_STRING and _is_sequence(content)):
-                    waiting.append(content)
-    except (ValueError, IndexError):
-        return False  # ours can be read
-    return True
-
-
-def _is_sequence(content: bytes) -> bool:
-    try:
-        tag, _, rest = _element(content)
-    except (ValueError, IndexError):
-        return False
-    return tag == _SEQUENCE and not rest
-
-
-def _element(data: bytes) -> tuple[int, bytes, bytes]:
-    """The first element of some DER: its tag and content, and what follows; ValueError or IndexError for none."""
-    tag, length, start = data[0], data[1], 2
-    if length >= 0x80:
-        start += length - 0x80
-        length = int.from_bytes(data[2:start])
-    end = start + length
-    if data[1] == 0x80 or end > len(data):
-        raise ValueError
-    return tag, data[start:end], data[end:]
 
 
 def _is_key_store(store: bytes, content: Content) -> bool:

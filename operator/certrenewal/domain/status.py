@@ -247,6 +247,11 @@ class Recorded:
         """When it ends."""
         return moment_of(self._certificate.get("notAfter"))
 
+    @property
+    def stores(self) -> frozenset[str]:
+        """SHA-256 of the key stores that are known to be ours."""
+        return frozenset((self.status.get("observedSecret") or {}).get("stores") or ())
+
     @functools.cached_property
     def names(self) -> tuple[Name, ...]:
         """Those that it carries."""
