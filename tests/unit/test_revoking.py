@@ -39,6 +39,7 @@ class World:
         self.secret: bytes | None = None
         self.revoked: list[str] = []
         self.asked: list[str] = []
+        self.gone: set[str] = set()
         self.conflicts = False
         self.events: list[tuple[Reason, bool]] = []
         self.cache = Cache()
@@ -101,6 +102,8 @@ class World:
         self.events.append((reason, warning))
 
     def view(self, name: str) -> AuthorityView | None:
+        if name in self.gone:
+            return an_authority(ready=False, reason=Reason.AUTHORITY_NOT_FOUND.value)
         return self.view_
 
     def use(self, name: str) -> Authority:
@@ -256,3 +259,22 @@ async def test_one_that_could_not_be_let_go_is_looked_at_again() -> None:
     due = await world.revoker.release(world.renewal)
 
     assert due == NOON + RETRY
+
+
+async def test_an_authority_that_was_not_asked_yet_is_come_back_to() -> None:
+    status = with_retired(certified("2"), [replace(waiting(), authority="old", at_once=True)])
+    world = World(spec={"authority": "new", "revoke": ["OnRenew"]}, status=status)
+    world.view_ = None
+
+    assert await world.revoker.settle(KEY) == NOON + RETRY
+    assert world.revoked == []
+
+
+async def test_in_the_place_of_an_authority_that_is_gone_the_one_of_now_is_asked() -> None:
+    status = with_retired(certified("2"), [replace(waiting(), authority="old", at_once=True)])
+    world = World(spec={"authority": "new", "revoke": ["OnRenew"]}, status=status)
+    world.gone.add("old")
+
+    await world.revoker.settle(KEY)
+
+    assert world.asked == ["new"]

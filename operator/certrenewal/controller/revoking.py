@@ -81,8 +81,9 @@ class Revoker:
             if not one.at_once and spec is not None and Revoke.ON_RENEW not in spec.revoke:
                 continue
             due = one.due(renewal.status, self._grace)
-            if self._authorities.view(one.authority or renewal.authority) is None:
-                left.append(one)  # its first contact is under way and will bring us back
+            if self._authorities.view(self._issuer(renewal, one)) is None:
+                left.append(one)  # its first contact is under way
+                moments.append(self._clock() + RETRY)
                 continue
             after = one if due is None or due > self._clock() else await self._revoke(renewal, one)
             if after is not None:
@@ -120,9 +121,15 @@ class Revoker:
         others = [self._cache.renewals[key] for key in self._cache.claims(renewal.secret) if key != renewal.key]
         rivals = [other for other in others if other.deleting is None]
         if not rivals and (leaf := await self._held(renewal)):
-            found[leaf.serial] = Retired(serial=leaf.serial, not_after=leaf.not_after, since=now)
+            found.setdefault(leaf.serial, Retired(serial=leaf.serial, not_after=leaf.not_after, since=now))
         kept = {(rival.status.get("certificate") or {}).get("serial") for rival in rivals}
         return [one for serial, one in found.items() if serial not in kept]
+
+    def _issuer(self, renewal: Renewal, one: Retired) -> str:
+        """The authority that issued it; the one that is asked now, where that is not known or is gone."""
+        view = self._authorities.view(one.authority) if one.authority else None
+        is_gone = view is not None and view.reason == Reason.AUTHORITY_NOT_FOUND
+        return renewal.authority if is_gone or not one.authority else one.authority
 
     async def _held(self, renewal: Renewal) -> Leaf | None:
         """The certificate of this authority that the Secret holds."""
@@ -150,7 +157,7 @@ class Revoker:
 
     async def _revoke(self, renewal: Renewal, one: Retired) -> Retired | None:
         """Revoke one serial: None where that is done, or never can be."""
-        now, name = self._clock(), one.authority or renewal.authority
+        now, name = self._clock(), self._issuer(renewal, one)
         if one.not_after <= now:
             return None  # what has ended needs no revocation
         self._require()

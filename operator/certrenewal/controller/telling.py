@@ -139,6 +139,7 @@ class Teller:
         chain = obtained.issued.chain if obtained else observed.held.chain
         found = obtained.issued.root if obtained else observed.root
         issuer, root = chain.issuer(found) if chain else None, _root(leaf, found, recorded)
+        known = obtained is None and leaf.fingerprint == recorded.fingerprint
         status = with_certificate(
             renewal.status,
             leaf,
@@ -146,7 +147,7 @@ class Teller:
             duration=duration,
             issuer=issuer,
             root=root,
-            authority=observed.authority.name,
+            authority=(recorded.authority if known else "") or observed.authority.name,
         )
         status = without(status, "failure")
         if obtained is not None:

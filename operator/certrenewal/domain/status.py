@@ -243,6 +243,11 @@ class Recorded:
         return self._certificate.get("root")
 
     @property
+    def authority(self) -> str:
+        """The CertAuthority that it is from; "" where nobody noted it."""
+        return str(self._certificate.get("authority") or "")
+
+    @property
     def ends(self) -> datetime | None:
         """When it ends."""
         return moment_of(self._certificate.get("notAfter"))
