@@ -19,6 +19,7 @@ class Sample(NamedTuple):
     failing: bool
     ends: float  # seconds since the epoch, 0 where there is none
     lifetime: float  # seconds, 0 where there is none
+    due: float  # seconds since the epoch, 0 where nothing is planned
 
 
 class Certificates(Collector):
@@ -45,11 +46,14 @@ class Certificates(Collector):
             GaugeMetricFamily(
                 "certrenewal_certificate_lifetime_seconds", "The whole life of the certificate.", labels=labels
             ),
+            GaugeMetricFamily(
+                "certrenewal_certificate_renewal_timestamp_seconds", "When the certificate is renewed.", labels=labels
+            ),
         )
 
     def collect(self) -> Iterable[Metric]:
         """All of them, at this moment."""
-        expiry, ready, failing, lifetime = families = self.describe()
+        expiry, ready, failing, lifetime, due = families = self.describe()
         for sample in self.gather():
             labels = (sample.namespace, sample.name)
             ready.add_metric(labels, sample.ready)
@@ -57,6 +61,7 @@ class Certificates(Collector):
             if sample.ends:
                 expiry.add_metric(labels, sample.ends)
                 lifetime.add_metric(labels, sample.lifetime)
+                due.add_metric(labels, sample.due)
         return families
 
 

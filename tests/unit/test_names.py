@@ -85,7 +85,7 @@ def test_a_name_is_sorted_into_its_kind_and_made_canonical(text: str, kind: Kind
         pytest.param("https://a/%zz", "write other characters as %XX", id="URI with half an escape"),
         pytest.param("https://a/#", "no '#' at its end", id="URI with an empty fragment"),
         pytest.param("https://a:web/x", "scheme://host:port/", id="URI with a port in words"),
-        pytest.param("https://a:b@c/x", "scheme://host:port/", id="URI with a password"),
+        pytest.param("https://a@b@c/x", "scheme://host:port/", id="URI with two users"),
         pytest.param("urn:", "a URI reads scheme://", id="URN of nothing"),
         pytest.param("@example.com", "somebody@example.com", id="nobody's e-mail"),
         pytest.param("ann@", "has a label ''", id="e-mail to nowhere"),

@@ -145,6 +145,12 @@ def test_a_clone_set_has_its_partition_elsewhere(strategy: dict[str, Any], words
     assert waits is None if words is None else words in (waits or "")
 
 
+def test_replicas_may_be_counted_for_each_of_several_parts() -> None:
+    status = {"observedGeneration": 3, "replicas": 6, "updatedReplicas": 6, "readyReplicas": 6}
+
+    assert progress("CloneSet", "apps.kruise.io", status).complete
+
+
 def test_with_a_surge_one_of_before_does_not_count_for_a_new_one() -> None:
     status = {"observedGeneration": 3, "replicas": 3, "updatedReplicas": 2, "readyReplicas": 2}
 

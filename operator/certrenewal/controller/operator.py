@@ -473,6 +473,7 @@ class Operator:
             for renewal in self.cache.renewals.values():
                 if not renewal.is_token:
                     begins = moment_of((renewal.status.get("certificate") or {}).get("notBefore"))
+                    due = moment_of(renewal.status.get("renewalTime"))
                     yield metrics.Sample(
                         namespace=renewal.key.namespace,
                         name=renewal.key.name,
@@ -480,6 +481,7 @@ class Operator:
                         failing="failure" in renewal.status,
                         ends=renewal.urgency,
                         lifetime=renewal.urgency - begins.timestamp() if begins else 0.0,
+                        due=due.timestamp() if due else 0.0,
                     )
 
     def _leads(self) -> bool:

@@ -140,8 +140,7 @@ class Reconciler:
     async def _look(self, renewal: Renewal) -> datetime | None:
         if objection := self._adoption.objection(renewal):
             renewal, due = await self._tokens.expire(renewal)
-            change = await self._tell.objected(renewal, objection)
-            return min(filter(None, (change, due)), default=None)
+            return await self._tell.stopped(renewal, objection, leaf=None, good=False) or due
         asker = self._asker(renewal.key.namespace)
         if asker is None:
             return None  # news of its namespace will bring us back

@@ -29,6 +29,7 @@ from certrenewal.domain.serving import SERVING, Question, is_answered, is_told, 
 from certrenewal.domain.spec import Revoke, Spec, WorkloadRef
 from certrenewal.domain.standing import Current, excuse, next_change, rolled_out, stand, widened
 from certrenewal.domain.status import (
+    LONGEST_MESSAGE,
     Condition,
     Recorded,
     Revoking,
@@ -314,16 +315,6 @@ class Teller:
         status = {**status, "certificate": renewal.status["certificate"]}
         return await self.publish(renewal, with_revoked(status, observed.revoke_now))
 
-    async def objected(self, renewal: Renewal, finding: Finding) -> datetime | None:
-        """It cannot be acted on, and so nobody has looked into its Secret; who was owed a restart is so still."""
-        return await self._trouble(
-            renewal,
-            without(renewal.status, "failure"),
-            finding,
-            good=False,
-            rolls_out=finding.reason is not Reason.CONFLICT,
-        )
-
     async def stopped(
         self, renewal: Renewal, finding: Finding, *, leaf: Leaf | None, good: bool, as_told: bool = False
     ) -> datetime | None:
@@ -409,7 +400,7 @@ class Teller:
         before = condition_of(renewal.status, "Ready")
         change = await self._go_on(renewal, self._with(renewal, status, ready), rolls_out=rolls_out)
         told = before.get("status"), before.get("reason"), before.get("message")
-        is_news = told != (ready.status, ready.reason, ready.message)
+        is_news = told != (ready.status, ready.reason, ready.message[:LONGEST_MESSAGE])
         if attempted or is_news:
             metrics.FAILURES.labels(reason=finding.reason.value).inc()
         if is_news:

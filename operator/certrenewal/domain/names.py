@@ -18,7 +18,7 @@ _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
 # RFC 3986 §2: what Go, in which step-ca is written, writes just as it reads it. The rest it would rewrite.
 _URI_CHARACTERS = r"([-A-Za-z0-9._~:/?@!$&'()*+,;=\[\]]|%[0-9A-Fa-f]{2})+"
 _URI_REST = re.compile(rf"{_URI_CHARACTERS}(#{_URI_CHARACTERS})?")
-_AUTHORITY = re.compile(r"([-A-Za-z0-9._~]+@)?([-A-Za-z0-9._~]+|\[[0-9A-Fa-f:.]+\])?(:[0-9]+)?")
+_AUTHORITY = re.compile(r"([-A-Za-z0-9._~]+(:[-A-Za-z0-9._~]*)?@)?([-A-Za-z0-9._~]+|\[[0-9A-Fa-f:.]+\])?(:[0-9]+)?")
 _EMAIL_LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}")
 
 

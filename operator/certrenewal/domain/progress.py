@@ -107,7 +107,8 @@ def _is_custom_complete(body: Mapping[str, Any]) -> bool:
     if not isinstance(wanted, int):
         return True
     # With a surge, one of before that is ready counts for one that is not ready yet.
-    surplus = "updatedReplicas" in status and isinstance(status.get("replicas"), int) and status["replicas"] > wanted
+    there, updated = status.get("replicas"), status.get("updatedReplicas")
+    surplus = isinstance(there, int) and isinstance(updated, int) and there > max(wanted, updated)
     return not surplus and all(number >= wanted for number in counted)
 
 
