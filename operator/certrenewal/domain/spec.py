@@ -184,7 +184,7 @@ def _token(spec: Mapping[str, Any]) -> TokenWish | None:
     if value is None:
         return None
     for name in _OF_CERTIFICATES:
-        if spec.get(name) and (name, spec[name]) != ("restart", "Auto"):
+        if spec.get(name) is not None and (name, spec[name]) != ("restart", "Auto"):
             raise InvalidSpec(f"spec.{name}", spec[name], "this is about a certificate, leave it out beside a token")
     default = TokenWish().lifetime
     return TokenWish(lifetime=_read(value, "spec.token.lifetime", "lifetime", default, token_lifetime))
